@@ -1,0 +1,159 @@
+"""A store in a local (or shared POSIX) folder."""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from photoz.artifacts.store import NoSuchKey, StoredObject
+from photoz.errors import BadInput, TryAgain
+
+TEMPORARY = ".tmp-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class FileStore:
+    """Keys are paths below `folder`. A write goes to a temporary file beside its target, then takes its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.expanduser().absolute()
+        self.url = str(self.folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise BadInput(f"store {self.url}: is a file; expected a folder")
+
+    def get(self, key: str) -> bytes:
+        with self._reading(key):
+            return self._path(key).read_bytes()
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        with self._reading(key), self._path(key).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def fetch(self, key: str, path: Path) -> None:
+        with self._reading(key):
+            shutil.copyfile(self._path(key), path)
+
+    def put(self, key: str, source: bytes | Path) -> None:
+        self._write(key, source, lambda temporary, target: temporary.replace(target))
+
+    def create(self, key: str, data: bytes) -> bool:
+        try:
+            self._write(key, data, lambda temporary, target: os.link(temporary, target))
+        except FileExistsError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        for key, path in _files_below(self.folder, "", prefix):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue  # removed or renamed since it was listed
+            yield StoredObject(key, status.st_size, status.st_mtime)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._raise(error, key)
+        # Empty folders have no meaning in an object store: leave none behind.
+        for folder in path.parents:
+            if folder == self.folder:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+
+    def local_path(self, key: str) -> Path | None:
+        return self._path(key)
+
+    def _path(self, key: str) -> Path:
+        path = Path(os.path.normpath(self.folder / key))
+        if not path.is_relative_to(self.folder):
+            raise ValueError(f"key {key!r} leaves the store")
+        return path
+
+    def _write(self, key: str, source: bytes | Path, name_it: Callable[[Path, Path], object]) -> None:
+        target = self._path(key)
+        temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            _make_folder(target.parent)
+            try:
+                _write_durably(temporary, source)
+                name_it(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+        except FileExistsError:
+            raise  # `create` lost; `_make_folder` reports its own
+        except OSError as error:
+            self._raise(error, key)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise NoSuchKey(key) from None
+        except OSError as error:
+            self._raise(error, key)
+
+    def _raise(self, error: OSError, key: str) -> NoReturn:
+        where = f"store {self.url}: {key}: {error.strerror}"
+        if error.errno in _FULL:
+            raise TryAgain(f"{where}; free some space (`photoz-job artifacts gc`) and run the same command") from None
+        if error.errno in _REFUSED:
+            raise BadInput(f"{where}; give write access to it, or name another folder with --store") from None
+        if isinstance(error, NotADirectoryError | IsADirectoryError):
+            raise BadInput(f"{where}; the store needs a folder of its own, name one with --store") from None
+        raise TryAgain(f"{where}; if it stays so, check the disk or the file server") from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", str(folder)) from error
+
+
+def _write_durably(path: Path, source: bytes | Path) -> None:
+    with path.open("xb") as file:
+        if isinstance(source, bytes):
+            file.write(source)
+        else:
+            with source.open("rb") as original:
+                shutil.copyfileobj(original, file, 2**20)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files_below(folder: Path, key: str, prefix: str) -> Iterator[tuple[str, Path]]:
+    """(key, path) of the files whose keys start with `prefix`, sorted by key; temporary ones too, for gc to find."""
+    try:
+        children = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    # A folder sorts by its name with the slash, so that the walk's order is the keys' order.
+    names = {key + child.name + ("/" if child.is_dir(follow_symlinks=False) else ""): child for child in children}
+    for name, child in sorted(names.items()):
+        if not name.endswith("/"):
+            if name.startswith(prefix):
+                yield name, Path(child.path)
+        elif name.startswith(prefix) or prefix.startswith(name):
+            yield from _files_below(Path(child.path), name, prefix)

@@ -1,0 +1,138 @@
+"""The manifest (format version 1): what a published version is made of, and where it came from."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from photoz.artifacts.refs import FINGERPRINT_PATTERN, NAME_PATTERN, check_payload_name, data_prefix
+from photoz.errors import BadFormat
+
+FORMAT_VERSION = 1
+MAX_MANIFEST_BYTES = 256 * 2**20
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class FileEntry(BaseModel):
+    """One payload file. `path` is relative to the store; volatile files hold wall-clock figures."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    path: str
+    bytes: Count
+    sha256: Sha256
+    rows: Count | None = None
+    volatile: bool = False
+
+    @property
+    def name(self) -> str:
+        """Path inside the payload: what comes after …/data/<fingerprint>/."""
+        return self.path.split("/", 4)[4]
+
+
+class Producer(BaseModel):
+    """Which program, on which machine, made the artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    package: str
+    package_version: str
+    commit: str | None
+    image: str | None
+    command: str
+    host: str
+    scheduler: dict[str, str]
+
+
+class Input(BaseModel):
+    """An artifact that was read, pinned by digest."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    ref: str
+    manifest_sha256: Sha256
+    payload_sha256: Sha256
+
+
+class Manifest(BaseModel):
+    """The commit of one version; written last and once. No manifest, no artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format_version: Literal[1]
+    kind: Literal["catalog", "shards", "model", "predictions", "report"]
+    name: Annotated[str, StringConstraints(pattern=rf"^{NAME_PATTERN}$")]
+    version: Annotated[int, Field(ge=1)]
+    fingerprint: Annotated[str, StringConstraints(pattern=rf"^{FINGERPRINT_PATTERN}$")]
+    created_at: str
+    producer: Producer
+    settings: dict[str, Any]
+    inputs: tuple[Input, ...]
+    payload_sha256: Sha256
+    files: tuple[FileEntry, ...]
+    summary: dict[str, Any]
+
+    def encode(self) -> bytes:
+        """The manifest's bytes in the store: JSON that a person can read."""
+        return json.dumps(self.model_dump(), indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, source: str) -> "Manifest":
+        """Read a manifest found at `source`; raise BadFormat if it is broken, inconsistent or of a newer format."""
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadFormat(f"{source}: not JSON ({error}); restore it from a copy, or remove the version") from None
+        found = document.get("format_version") if isinstance(document, dict) else None
+        if isinstance(found, int) and found > FORMAT_VERSION:
+            raise BadFormat(
+                f"{source}: format version {found}, this photoz reads up to {FORMAT_VERSION}; use a newer photoz"
+            )
+        try:
+            manifest = cls.model_validate(document)
+            manifest._check_paths()
+        except (ValidationError, ValueError) as error:
+            raise BadFormat(f"{source}: {_first_problem(error)}; expected a format version 1 manifest") from None
+        if payload_digest(manifest.files) != manifest.payload_sha256:
+            raise BadFormat(f"{source}: payload_sha256 does not match its own list of files; the manifest was altered")
+        return manifest
+
+    def _check_paths(self) -> None:
+        folder = data_prefix(self.kind, self.name, self.fingerprint)
+        for entry in self.files:
+            if not entry.path.startswith(folder):
+                raise ValueError(f"file {entry.path!r} is outside of {folder}")
+            check_payload_name(entry.path.removeprefix(folder))
+
+
+def _first_problem(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
+    return str(error)
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 of `data` in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """The one byte string for a JSON value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def fingerprint_of(kind: str, recipe: int, settings: dict[str, Any], input_digests: Iterable[str]) -> str:
+    """16 hex digits that stand for what decides an artifact's bytes."""
+    decides = [kind, FORMAT_VERSION, recipe, settings, list(input_digests)]
+    return sha256_hex(canonical_json(decides))[:16]
+
+
+def payload_digest(files: Iterable[FileEntry]) -> str:
+    """SHA-256 over the sorted names and digests of the files that are not volatile."""
+    lines = sorted(f"{entry.name}\0{entry.sha256}\n" for entry in files if not entry.volatile)
+    return sha256_hex("".join(lines).encode())

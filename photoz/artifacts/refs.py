@@ -1,0 +1,124 @@
+"""Refs such as `shards/mgs@v3`, and every key of the store layout, format version 1. No IO here."""
+
+import re
+from dataclasses import dataclass
+
+from photoz.errors import BadInput
+
+KINDS = ("catalog", "shards", "model", "predictions", "report")
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
+FINGERPRINT_PATTERN = r"[0-9a-f]{16}"
+
+_REF = re.compile(rf"(?:(?P<kind>[a-z]+)/)?(?P<name>{NAME_PATTERN})(?:@(?P<version>latest|v[1-9][0-9]{{0,8}}))?")
+_MANIFEST_KEY = re.compile(rf"(?P<kind>[a-z]+)/(?P<name>{NAME_PATTERN})/v(?P<version>[1-9][0-9]{{0,8}})/manifest\.json")
+# One path inside a payload: folders allowed, nothing hidden, nothing that climbs out.
+_PAYLOAD_NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,4}[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Names an artifact: kind, name and version; version None means the latest."""
+
+    kind: str
+    name: str
+    version: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BadInput(f"artifact kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+        check_name(self.name)
+        if self.version is not None and self.version < 1:
+            raise BadInput(f"artifact version {self.version}: versions start at v1")
+
+    @classmethod
+    def parse(cls, text: str, kind: str | None = None) -> "Ref":
+        """Read `kind/name@v3`, `kind/name@latest` or `kind/name`; `name` alone where `kind` is given.
+
+        Raises BadInput if the text is no ref, or one of another kind than asked for.
+        """
+        match = _REF.fullmatch(text)
+        found = (match["kind"] or kind) if match else None
+        if not match or found is None:
+            raise BadInput(f"ref {text!r}: expected {kind or 'kind'}/name, {kind or 'kind'}/name@v3 or …@latest")
+        if kind is not None and found != kind:
+            raise BadInput(f"ref {text!r}: expected an artifact of kind {kind}, such as {kind}/{match['name']}")
+        version = match["version"]
+        return cls(found, match["name"], int(version[1:]) if version and version != "latest" else None)
+
+    def at(self, version: int) -> "Ref":
+        """The same artifact at a given version."""
+        return Ref(self.kind, self.name, version)
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}" + (f"@v{self.version}" if self.version else "")
+
+
+def check_name(name: str) -> str:
+    """Return `name`; raise BadInput if it can't name an artifact."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise BadInput(
+            f"artifact name {name!r}: expected 1 to 63 of a-z, 0-9, '.', '_', '-', starting with a letter or digit"
+        )
+    return name
+
+
+def check_payload_name(name: str) -> str:
+    """Return `name`; raise ValueError if it could leave its folder or hide in it."""
+    if not _PAYLOAD_NAME.fullmatch(name):
+        raise ValueError(f"payload path {name!r} is not a plain relative path")
+    return name
+
+
+def artifact_prefix(ref: Ref) -> str:
+    """Everything of one kind and name."""
+    return f"{ref.kind}/{ref.name}/"
+
+
+def manifest_key(ref: Ref) -> str:
+    """The commit of one version."""
+    return f"{ref.kind}/{ref.name}/v{ref.version}/manifest.json"
+
+
+def removed_key(ref: Ref) -> str:
+    """Marks a version as removed, so that its number is never handed out again."""
+    return f"{ref.kind}/{ref.name}/v{ref.version}/removed.json"
+
+
+def manifest_ref(key: str) -> Ref | None:
+    """The ref whose manifest (or removal mark) `key` is; None for any other key."""
+    match = _MANIFEST_KEY.fullmatch(
+        key.removesuffix("removed.json") + "manifest.json" if key.endswith("removed.json") else key
+    )
+    if not match or match["kind"] not in KINDS:
+        return None
+    return Ref(match["kind"], match["name"], int(match["version"]))
+
+
+def data_prefix(kind: str, name: str, fingerprint: str) -> str:
+    """Folder of one fingerprint's payload, receipts, stage and state."""
+    return f"{kind}/{name}/data/{fingerprint}/"
+
+
+def slice_receipt_name(index: int, count: int) -> str:
+    """Receipt of slice `index` of `count`, relative to the data folder."""
+    return f"parts/{index:05d}-of-{count:05d}.json"
+
+
+def piece_receipt_name(piece: str) -> str:
+    """Receipt of one piece of work, relative to the data folder."""
+    return f"parts/pieces/{piece}.json"
+
+
+def stage_name(name: str) -> str:
+    """An intermediate file for the merge step, relative to the data folder."""
+    return f"stage/{name}"
+
+
+def state_name(name: str) -> str:
+    """A checkpoint, relative to the data folder."""
+    return f"state/{name}"
+
+
+def is_payload(relative: str) -> bool:
+    """Whether a path relative to a data folder belongs to the payload rather than to the work on it."""
+    return not relative.startswith(("parts/", "stage/", "state/"))

@@ -1,0 +1,79 @@
+"""Progress of long work on stderr: a bar with the time left on a terminal, a log line now and then elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+log = logging.getLogger("photoz.progress")
+
+LOG_EVERY_S = 10.0
+_console = Console(stderr=True)
+
+
+class Stage:
+    """One stage of a job: counts units done and shows how long the rest will take."""
+
+    def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self._note = ""
+        self._bar = bar
+        self._task: TaskID | None = bar.add_task(label, total=total, note="") if bar else None
+        self._started = self._said = time.monotonic()
+
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more units as done."""
+        self.done += count
+        self._show()
+
+    def note(self, text: str) -> None:
+        """Show `text` (loss, rate, …) beside the bar from now on."""
+        self._note = text
+        self._show()
+
+    def _show(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self.done, note=self._note)
+            return
+        now = time.monotonic()
+        if now - self._said >= LOG_EVERY_S:
+            self._said = now
+            self._log()
+
+    def _log(self) -> None:
+        elapsed = time.monotonic() - self._started
+        left = elapsed / self.done * (self.total - self.done) if self.done else float("nan")
+        left_text = f", {left:.0f} s left" if self.done and self.done < self.total else ""
+        note = f" · {self._note}" if self._note else ""
+        log.info("%s: %d of %d %s%s%s", self.label, self.done, self.total, self.unit, left_text, note)
+
+
+@contextmanager
+def stage(label: str, total: int, unit: str = "") -> Iterator[Stage]:
+    """Show a stage of `total` units while the block runs."""
+    if not _console.is_terminal:
+        quiet = Stage(label, total, unit, None)
+        started = time.monotonic()
+        yield quiet
+        note = f" · {quiet._note}" if quiet._note else ""
+        log.info("%s: %d %s in %.1f s%s", label, quiet.done, unit, time.monotonic() - started, note)
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeLeftColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=_console) as bar:
+        yield Stage(label, total, unit, bar)
+    sys.stderr.flush()

@@ -1,0 +1,154 @@
+"""What the process knows of the machine and the scheduler around it: the only reader of the environment."""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from photoz.errors import BadInput, Preempted
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskSlice:
+    """Slice `index` of `count` (0-based) of a job's pieces."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.index < self.count:
+            raise BadInput(
+                f"task {self.index} of {self.count} tasks: expected 0 <= task < tasks; "
+                "check --task/--tasks or the array's range"
+            )
+
+    def take(self, pieces: Sequence[T]) -> list[T]:
+        """This slice's share: every `count`-th piece, from `index` on."""
+        return list(pieces[self.index :: self.count])
+
+
+def task_slice(task: int | None = None, tasks: int | None = None) -> TaskSlice:
+    """The slice from the flags, else from a Slurm array or a Kubernetes Indexed Job, else the whole.
+
+    Raises BadInput where only half of a pair is given.
+    """
+    if task is not None or tasks is not None:
+        if task is None and tasks == 1:
+            return TaskSlice()
+        if task is None:
+            task = _integer("JOB_COMPLETION_INDEX")
+        if task is None or tasks is None:
+            raise BadInput(f"--task {task} --tasks {tasks}: one without the other; give both, or neither")
+        return TaskSlice(task, tasks)
+    first, array_task = _integer("SLURM_ARRAY_TASK_MIN"), _integer("SLURM_ARRAY_TASK_ID")
+    if array_task is not None and first is not None:
+        step = _integer("SLURM_ARRAY_TASK_STEP") or 1
+        return TaskSlice((array_task - first) // step, _integer("SLURM_ARRAY_TASK_COUNT") or 1)
+    return TaskSlice()
+
+
+def _integer(variable: str) -> int | None:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    if not text.lstrip("-").isdigit():
+        raise BadInput(f"{variable}={text!r}: expected a whole number")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together: this one is `rank` of `size`."""
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+
+
+def world() -> World:
+    """Ranks as torchrun sets them; a process started alone is a world of one."""
+    rank, size = _integer("RANK"), _integer("WORLD_SIZE")
+    if rank is None or size is None:
+        return World()
+    return World(rank=rank, local_rank=_integer("LOCAL_RANK") or 0, size=size)
+
+
+def scheduler() -> dict[str, str]:
+    """Which scheduler runs this process, and the job's ids there; {"name": "none"} outside of any."""
+    if "SLURM_JOB_ID" in os.environ:
+        variables = {
+            "job": "SLURM_JOB_ID",
+            "array_task": "SLURM_ARRAY_TASK_ID",
+            "restarts": "SLURM_RESTART_COUNT",
+        }
+        return {"name": "slurm"} | {k: os.environ[v] for k, v in variables.items() if v in os.environ}
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        variables = {"pod": "HOSTNAME", "index": "JOB_COMPLETION_INDEX"}
+        return {"name": "kubernetes"} | {k: os.environ[v] for k, v in variables.items() if v in os.environ}
+    return {"name": "none"}
+
+
+def image_identity() -> tuple[str | None, str | None]:
+    """(commit, image) as baked into a container by its build; (None, None) outside one."""
+    return os.environ.get("PHOTOZ_COMMIT") or None, os.environ.get("PHOTOZ_IMAGE") or None
+
+
+def cache_folder() -> Path:
+    """Local folder for shards read from S3: PHOTOZ_CACHE, else the user's cache folder."""
+    explicit = os.environ.get("PHOTOZ_CACHE")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "photoz"
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: affinity, further limited by a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _cgroup_quota()
+    return max(1, min(cores, quota)) if quota else cores
+
+
+def _cgroup_quota() -> int | None:
+    """Cores allowed by cgroup v2 (cpu.max) or v1 (cfs quota), rounded up; None if unlimited."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except OSError:
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return -(-int(quota) // int(period))
+
+
+_stop_signal: list[int] = []
+
+
+def install_stop_handlers() -> None:
+    """Make SIGTERM (Kubernetes, Slurm) and SIGUSR1 (Slurm's warning) ask for a stop at the next safe point."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _note_stop)
+
+
+def _note_stop(number: int, _frame: FrameType | None) -> None:
+    # Only a flag: whatever is in hand is finished or dropped by the code that polls it.
+    _stop_signal.append(number)
+
+
+def stop_requested() -> bool:
+    """Whether the scheduler has asked this process to stop."""
+    return bool(_stop_signal)
+
+
+def check_stop() -> None:
+    """Raise Preempted if a stop was asked for; call it between pieces, where nothing is half done."""
+    if _stop_signal:
+        name = signal.Signals(_stop_signal[0]).name
+        raise Preempted(f"stopped by {name}; finished pieces are kept: run the same command to go on")
