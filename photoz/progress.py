@@ -1,7 +1,6 @@
 """Progress of long work on stderr: a bar with the time left on a terminal, a log line now and then elsewhere."""
 
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,19 @@ from rich.progress import TimeRemainingColumn as TimeLeftColumn
 log = logging.getLogger("photoz.progress")
 
 LOG_EVERY_S = 10.0
-_console = Console(stderr=True)
+console = Console(stderr=True)
+_show_bars = False
+
+
+def show_bars(yes: bool) -> None:
+    """Show bars from now on, or log lines: bars are for a person at a terminal."""
+    global _show_bars
+    _show_bars = yes
+
+
+def bars_shown() -> bool:
+    """Whether stages show as bars."""
+    return _show_bars
 
 
 class Stage:
@@ -57,7 +68,7 @@ class Stage:
 @contextmanager
 def stage(label: str, total: int, unit: str = "") -> Iterator[Stage]:
     """Show a stage of `total` units while the block runs."""
-    if not _console.is_terminal:
+    if not _show_bars:
         quiet = Stage(label, total, unit, None)
         started = time.monotonic()
         yield quiet
@@ -74,6 +85,5 @@ def stage(label: str, total: int, unit: str = "") -> Iterator[Stage]:
         TimeLeftColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=_console) as bar:
+    with Progress(*columns, console=console) as bar:
         yield Stage(label, total, unit, bar)
-    sys.stderr.flush()

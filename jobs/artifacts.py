@@ -1,0 +1,197 @@
+"""photoz-job artifacts: look at, check and tidy what is in a store."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs import logs
+from jobs.options import JobOptions, flag
+from photoz.artifacts import KINDS, Artifact, Ref, load, open_store, parse_duration, upkeep
+from photoz.errors import BadInput
+
+app = typer.Typer(
+    name="artifacts",
+    no_args_is_help=True,
+    help="Look at, check and tidy the artifacts in a store.",
+    rich_markup_mode="rich",
+)
+
+StoreFlag = Annotated[str, flag("store", "Object store: s3://bucket/prefix, file:///folder or a path.", metavar="URL")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="JSON for scripts instead of a table.")]
+RefArgument = Annotated[str, typer.Argument(metavar="REF", help="kind/name, kind/name@v3 or kind/name@latest.")]
+DEFAULT_STORE: str = JobOptions.store
+
+
+@app.command("ls", epilog="Example: photoz-job artifacts ls --kind model --store s3://bucket/photoz")
+def list_artifacts(
+    kind: Annotated[str | None, typer.Option(help=f"Only this kind: {', '.join(KINDS)}.")] = None,
+    store: StoreFlag = DEFAULT_STORE,
+    as_json: JsonFlag = False,
+) -> None:
+    """List every published version with its size and digest."""
+    logs.set_up("text")
+    if kind is not None and kind not in KINDS:
+        raise BadInput(f"--kind {kind!r}: expected one of {', '.join(KINDS)}")
+    rows = upkeep.listing(open_store(store), kind)
+    if as_json:
+        _print_json(rows)
+        return
+    table = _table("artifact", "created (UTC)", "files", "size", "payload sha256")
+    for row in rows:
+        created = row["created_at"][:19].replace("T", " ")
+        table.add_row(row["artifact"], created, str(row["files"]), _size(row["bytes"]), row["payload_sha256"][:12])
+    _print_table(table, f"no artifacts in {open_store(store).url}" if not rows else None)
+
+
+@app.command("show", epilog="Example: photoz-job artifacts show model/mgs@v2 --json | jq .summary")
+def show(ref: RefArgument, store: StoreFlag = DEFAULT_STORE, as_json: JsonFlag = False) -> None:
+    """Show one artifact: summary, settings, inputs, producer and files."""
+    logs.set_up("text")
+    artifact = _load(ref, store)
+    if as_json:
+        _print_json({"artifact": str(artifact.ref)} | artifact.manifest.model_dump(mode="json"))
+        return
+    manifest = artifact.manifest
+    facts = _table(str(artifact.ref), "")
+    facts.add_row("created (UTC)", manifest.created_at)
+    facts.add_row("payload sha256", manifest.payload_sha256)
+    facts.add_row("fingerprint", manifest.fingerprint)
+    facts.add_row("made from", ", ".join(made_from.ref for made_from in manifest.inputs) or "nothing")
+    facts.add_row("made by", f"photoz {manifest.producer.package_version} on {manifest.producer.host}")
+    facts.add_row("command", manifest.producer.command)
+    for part, values in (("setting", artifact.settings), ("summary", artifact.summary)):
+        for name, value in values.items():
+            facts.add_row(f"{part} {name}", value if isinstance(value, str) else json.dumps(value))
+    _print_table(facts)
+    files = _table("file", "size", "rows", "sha256")
+    for entry in artifact.entries:
+        files.add_row(entry.name, _size(entry.bytes), "" if entry.rows is None else str(entry.rows), entry.sha256[:12])
+    _print_table(files)
+
+
+@app.command("verify", epilog="Example: photoz-job artifacts verify shards/mgs")
+def verify(ref: RefArgument, store: StoreFlag = DEFAULT_STORE, as_json: JsonFlag = False) -> None:
+    """Read every byte of an artifact and compare it with the manifest; exit code 5 names what differs."""
+    logs.set_up("text")
+    artifact = _load(ref, store)
+    total = upkeep.verify(artifact)
+    if as_json:
+        _print_json({"artifact": str(artifact.ref), "files": len(artifact.entries), "bytes": total, "ok": True})
+    else:
+        print(f"{artifact.ref}: {len(artifact.entries)} files, {_size(total)}: every byte is as the manifest says")
+
+
+@app.command("export", epilog="Example: photoz-job artifacts export predictions/mgs ./redshifts")
+def export(
+    ref: RefArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or absent folder.")],
+    store: StoreFlag = DEFAULT_STORE,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy an artifact's files into a folder, checked."""
+    logs.set_up("text")
+    artifact = _load(ref, store)
+    written = upkeep.export(artifact, folder)
+    if as_json:
+        _print_json({"artifact": str(artifact.ref), "files": [str(path) for path in written]})
+    else:
+        print(f"{artifact.ref}: {len(written)} files in {folder}")
+
+
+@app.command("diff", epilog="Example: photoz-job artifacts diff model/mgs@v1 model/mgs@v2")
+def diff(left: RefArgument, right: RefArgument, store: StoreFlag = DEFAULT_STORE, as_json: JsonFlag = False) -> None:
+    """Show where two artifacts' settings, inputs, files and summaries differ."""
+    logs.set_up("text")
+    one, other = _load(left, store), _load(right, store)
+    rows = upkeep.differences(one, other)
+    if as_json:
+        _print_json([{"what": what, str(one.ref): mine, str(other.ref): theirs} for what, mine, theirs in rows])
+        return
+    table = _table("what", str(one.ref), str(other.ref))
+    for row in rows:
+        table.add_row(*row)
+    _print_table(table, f"{one.ref} and {other.ref} are the same" if not rows else None)
+
+
+@app.command("rm", epilog="Example: photoz-job artifacts rm predictions/mgs@v1")
+def remove(
+    ref: RefArgument,
+    store: StoreFlag = DEFAULT_STORE,
+    force: Annotated[bool, typer.Option("--force", help="Even if other artifacts name it as their input.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove one version; refused (exit code 4) while another artifact names it as its input."""
+    logs.set_up("text")
+    parsed = Ref.parse(ref)
+    if parsed.version is None and not ref.endswith("@latest"):
+        raise BadInput(f"ref {ref!r}: say which version to remove, such as {ref}@v1 or {ref}@latest")
+    artifact = load(open_store(store), parsed)
+    deleted = upkeep.remove(artifact, force)
+    if as_json:
+        _print_json({"artifact": str(artifact.ref), "removed": True, "files": deleted})
+    else:
+        print(f"{artifact.ref}: removed, {deleted} files deleted")
+
+
+@app.command("gc", epilog="Example: photoz-job artifacts gc --older-than 7d --yes")
+def collect_garbage(
+    store: StoreFlag = DEFAULT_STORE,
+    older_than: Annotated[str, typer.Option(metavar="TIME", help="Only what nothing has touched for so long.")] = "1d",
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it; without this, only show it.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show, and with --yes delete, what jobs that died or finished have left and nothing needs."""
+    logs.set_up("text")
+    opened = open_store(store)
+    found = upkeep.garbage(opened, parse_duration(older_than))
+    if yes:
+        for item in found:
+            opened.delete(item.key)
+    total = sum(item.bytes for item in found)
+    if as_json:
+        items = [{"key": item.key, "bytes": item.bytes, "reason": item.reason} for item in found]
+        _print_json({"deleted": yes, "bytes": total, "objects": items})
+        return
+    table = _table("object", "size", "why")
+    for item in found:
+        table.add_row(item.key, _size(item.bytes), item.reason)
+    _print_table(table, "nothing to delete" if not found else None)
+    if found:
+        done = "deleted" if yes else "would be deleted; add --yes to delete them"
+        print(f"{len(found)} objects, {_size(total)}: {done}")
+
+
+def _load(ref: str, store: str) -> Artifact:
+    return load(open_store(store), Ref.parse(ref))
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(
+            heading, overflow="fold", no_wrap=number == 0, justify="right" if heading == "size" else "left"
+        )
+    return table
+
+
+def _print_table(table: Table, instead: str | None = None) -> None:
+    console = Console()
+    # A pipe has no width: give it enough that no line is folded.
+    width = None if console.is_terminal else 200
+    console.print(instead or table, width=width, highlight=False, markup=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

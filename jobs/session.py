@@ -1,0 +1,63 @@
+"""From a job's outcome, or its failure, to the line on stdout, the line on stderr and the exit code."""
+
+import errno
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from typer.exceptions import Abort, Exit, TyperException
+
+from jobs import logs
+from jobs.options import JobOptions
+from photoz.artifacts import Outcome
+from photoz.errors import ExitCode, PhotozError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+INTERRUPTED = 130  # as shells report Ctrl-C
+
+
+def run_job(options: JobOptions, job: Callable[[], Outcome]) -> None:
+    """Run a job and print its outcome as the one line of JSON on stdout."""
+    logs.set_up(options.log_format)
+    started = time.monotonic()
+    print_outcome(job().as_dict(), started)
+
+
+def print_outcome(outcome: dict[str, Any], started: float) -> None:
+    """The last line of a job: its outcome and the seconds since `started` (time.monotonic)."""
+    print(json.dumps(outcome | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
+
+
+def exit_code_of(command: Callable[[], Any]) -> int:
+    """Run a command line and return its exit code; a user's mistake is one line on stderr, a bug a traceback."""
+    try:
+        command()
+    except Exit as stop:
+        return stop.exit_code
+    except TyperException as error:
+        return _say(error.format_message(), error.exit_code)
+    except PhotozError as error:
+        return _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, Abort):
+        return _say("interrupted; finished pieces are kept: run the same command to go on", INTERRUPTED)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            where = f"{error.filename}: " if error.filename else ""
+            return _say(f"{where}no space left on the disk; free some and run the same command", ExitCode.TRY_AGAIN)
+        return _say_bug()
+    except BaseException:  # noqa: BLE001 - the outermost frame: whatever is left is a bug
+        return _say_bug()
+    return ExitCode.DONE
+
+
+def _say(message: str, code: int) -> int:
+    print(f"photoz-job: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return int(code)
+
+
+def _say_bug() -> int:
+    traceback.print_exc()
+    return _say("this is a bug in photoz; please report the lines above", ExitCode.BUG)
