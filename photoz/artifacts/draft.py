@@ -108,7 +108,7 @@ class Draft:
         self._loose: dict[str, FileEntry] = {}
         self._manifests: dict[int, Manifest] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        twin = self._same_fingerprint()
+        twin = self._same_fingerprint(versions(dest.store, ref)[0])
         self.published = self._outcome("exists", twin) if twin and not dest.force else None
 
     @classmethod
@@ -261,10 +261,12 @@ class Draft:
         """Publish as the next version; if a twin with the same fingerprint was quicker, its version is the result."""
         files = {entry.name: entry for receipt in self.receipts() for entry in receipt.files} | self._loose
         while True:
-            twin = self._same_fingerprint()
+            published, removed = versions(self._store, self._ref)
+            # Looked for in just the versions that the next number is counted from: a twin that commits after this
+            # listing takes that number, so the create below fails and the twin is found in the next round.
+            twin = self._same_fingerprint(published)
             if twin and not self._dest.force:
                 return self._outcome("exists", twin)
-            published, removed = versions(self._store, self._ref)
             manifest = Manifest(
                 format_version=1,
                 kind=self._ref.kind,  # type: ignore[arg-type]
@@ -286,9 +288,9 @@ class Draft:
     def _store(self) -> Store:
         return self._dest.store
 
-    def _same_fingerprint(self) -> Manifest | None:
-        """The newest published version with this fingerprint."""
-        for version in reversed(versions(self._store, self._ref)[0]):
+    def _same_fingerprint(self, published: Sequence[int]) -> Manifest | None:
+        """The newest of the published versions that has this fingerprint."""
+        for version in reversed(published):
             if version not in self._manifests:
                 try:
                     self._manifests[version] = load(self._store, self._ref.at(version)).manifest
@@ -299,7 +301,7 @@ class Draft:
         return None
 
     def _published_entry(self, name: str) -> FileEntry | None:
-        twin = self._same_fingerprint()
+        twin = self._same_fingerprint(versions(self._store, self._ref)[0])
         return next((entry for entry in twin.files if entry.name == name), None) if twin else None
 
     def _outcome(self, status: str, manifest: Manifest) -> Outcome:

@@ -144,16 +144,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _files_below(folder: Path, key: str, prefix: str) -> Iterator[tuple[str, Path]]:
-    """(key, path) of the files whose keys start with `prefix`, sorted by key; temporary ones too, for gc to find."""
+    """(key, path) of the files whose keys start with `prefix`; temporary ones too, for gc to find."""
     try:
-        children = list(os.scandir(folder))
+        children = sorted(os.scandir(folder), key=lambda child: child.name)
     except (FileNotFoundError, NotADirectoryError):
         return
-    # A folder sorts by its name with the slash, so that the walk's order is the keys' order.
-    names = {key + child.name + ("/" if child.is_dir(follow_symlinks=False) else ""): child for child in children}
-    for name, child in sorted(names.items()):
-        if not name.endswith("/"):
+    for child in children:
+        name = key + child.name
+        if not child.is_dir(follow_symlinks=False):
             if name.startswith(prefix):
                 yield name, Path(child.path)
-        elif name.startswith(prefix) or prefix.startswith(name):
-            yield from _files_below(Path(child.path), name, prefix)
+        elif f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/"):
+            yield from _files_below(Path(child.path), f"{name}/", prefix)

@@ -51,7 +51,8 @@ class S3Store:
             signature_version="s3v4",
         )
         try:
-            client = boto3.client("s3", config=settings)
+            # A session of its own: the default one keeps the credentials that it first saw.
+            client = boto3.Session().client("s3", config=settings)
         except (aws.BotoCoreError, ValueError) as error:
             raise BadInput(f"store s3://{bucket}: {_one_line(error)}; check the AWS settings") from None
         store = cls(client, bucket, prefix.strip("/"))
@@ -91,7 +92,10 @@ class S3Store:
                 self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
         except _LostRace:
             # A retry after a lost reply finds our own object in the way: that is a win, not a loss.
-            return self.get(key) == data
+            try:
+                return self.get(key) == data
+            except NoSuchKey:
+                return False
         return True
 
     def list(self, prefix: str) -> Iterator[StoredObject]:

@@ -47,7 +47,7 @@ class Store(Protocol):
         """Write an object if there is none under the key: True if this call wrote it. The only lock there is."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects whose key starts with `prefix`, sorted by key."""
+        """All objects whose key starts with `prefix`, in no order that can be relied on."""
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if there is none."""

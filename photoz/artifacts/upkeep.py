@@ -136,6 +136,9 @@ def _fingerprints(store: Store, kind: str, name: str) -> dict[str, set[str]]:
     return found
 
 
+_DEAD_WRITE = "temporary file of a write that died"
+
+
 @dataclass(frozen=True)
 class Garbage:
     """An object that no published version needs, and why."""
@@ -155,11 +158,12 @@ def garbage(store: Store, older_than_s: float) -> list[Garbage]:
     for kind in KINDS:
         for name, objects in _by_name(store, kind).items():
             published = _fingerprints(store, kind, name)
+            found += _dead_commits(objects, newest_allowed)
             for fingerprint, items in _by_fingerprint(kind, name, objects).items():
                 # A draft is alive as long as any of its files is young: it is judged as a whole.
                 if max(item.modified for item in items) <= newest_allowed:
                     found += _unneeded(data_prefix(kind, name, fingerprint), items, published.get(fingerprint))
-    return found
+    return sorted(found, key=lambda item: item.key)
 
 
 def _by_name(store: Store, kind: str) -> dict[str, list[StoredObject]]:
@@ -167,6 +171,14 @@ def _by_name(store: Store, kind: str) -> dict[str, list[StoredObject]]:
     for item in store.list(f"{kind}/"):
         names.setdefault(item.key.split("/")[1], []).append(item)
     return names
+
+
+def _dead_commits(objects: list[StoredObject], newest_allowed: float) -> Iterator[Garbage]:
+    """Temporary files beside manifests, outside of any data folder."""
+    for item in objects:
+        folder, _, file = item.key.rpartition("/")
+        if file.startswith(TEMPORARY) and "/data/" not in folder and item.modified <= newest_allowed:
+            yield Garbage(item.key, item.bytes, _DEAD_WRITE)
 
 
 def _by_fingerprint(kind: str, name: str, objects: list[StoredObject]) -> dict[str, list[StoredObject]]:
@@ -182,7 +194,7 @@ def _unneeded(prefix: str, items: list[StoredObject], payload: set[str] | None) 
     for item in items:
         relative = item.key.removeprefix(prefix)
         if item.key.rpartition("/")[2].startswith(TEMPORARY):
-            yield Garbage(item.key, item.bytes, "temporary file of a write that died")
+            yield Garbage(item.key, item.bytes, _DEAD_WRITE)
         elif payload is None:
             yield Garbage(item.key, item.bytes, "of a job that has not published")
         elif item.key not in payload and (is_payload(relative) or relative.startswith(("stage/", "state/"))):

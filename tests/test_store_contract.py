@@ -1,0 +1,101 @@
+"""What every backend of the object store must do; run on a folder and on a real S3 server."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from photoz.artifacts.probe import check_conditional_create
+from photoz.artifacts.store import NoSuchKey, Store
+
+# No key is a folder of another: a file system can't hold both, and the store layout never asks for it.
+KEYS = st.sampled_from(["aa", "a/b", "a/b.json", "a-b/c", "a.b", "b/v1/manifest.json", "b/v10/m", "b/v2/m"])
+
+
+def test_what_is_put_is_got_whole_and_in_ranges(store: Store, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 41
+    store.put("shards/x/data/f/a.tar", data)
+    assert store.get("shards/x/data/f/a.tar") == data
+    assert store.get_range("shards/x/data/f/a.tar", 100, 50) == data[100:150]
+    assert store.get_range("shards/x/data/f/a.tar", len(data) - 3, 50) == data[-3:]
+    store.fetch("shards/x/data/f/a.tar", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+
+
+def test_a_file_is_put_as_its_bytes_are(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 3_000_000)
+    store.put("k", source)
+    store.put("empty", b"")
+    assert store.get("k") == source.read_bytes()
+    assert store.get("empty") == b""
+
+
+def test_put_replaces_and_create_does_not(store: Store) -> None:
+    store.put("k", b"old")
+    store.put("k", b"new")
+    assert store.create("k", b"newer") is False
+    assert store.get("k") == b"new"
+    assert store.create("other", b"first") is True
+    assert store.get("other") == b"first"
+
+
+@pytest.mark.parametrize("verb", ["get", "get_range", "fetch"])
+def test_reading_what_is_not_there_says_no_such_key(store: Store, verb: str, tmp_path: Path) -> None:
+    calls = {
+        "get": lambda: store.get("no/such"),
+        "get_range": lambda: store.get_range("no/such", 0, 1),
+        "fetch": lambda: store.fetch("no/such", tmp_path / "copy"),
+    }
+    with pytest.raises(NoSuchKey):
+        calls[verb]()
+
+
+def test_delete_removes_and_forgives_what_is_gone(store: Store) -> None:
+    store.put("a/b/c", b"1")
+    store.delete("a/b/c")
+    store.delete("a/b/c")
+    assert list(store.list("")) == []
+    with pytest.raises(NoSuchKey):
+        store.get("a/b/c")
+
+
+def test_one_of_many_creators_wins(store: Store) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda i: store.create("race", b"%d" % i), range(16)))
+    assert Counter(won) == {True: 1, False: 15}
+    assert store.get("race") == b"%d" % won.index(True)
+
+
+def test_conditional_creates_pass_the_probe(store: Store) -> None:
+    check_conditional_create(store)
+    assert list(store.list("")) == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    operations=st.lists(st.tuples(st.sampled_from(["put", "create", "delete"]), KEYS, st.binary(max_size=5))),
+    prefix=st.sampled_from(["", "a", "a/", "a/b", "b/v", "b/v1", "c"]),
+)
+def test_a_store_behaves_like_a_dictionary(store: Store, operations: list[tuple[str, str, bytes]], prefix: str) -> None:
+    for item in list(store.list("")):
+        store.delete(item.key)
+    model: dict[str, bytes] = {}
+    for verb, key, data in operations:
+        if verb == "put":
+            store.put(key, data)
+            model[key] = data
+        elif verb == "create":
+            created = store.create(key, data)
+            if key not in model:
+                assert created
+                model[key] = data
+        else:
+            store.delete(key)
+            model.pop(key, None)
+    listed = sorted((item.key, item.bytes) for item in store.list(prefix))
+    assert listed == sorted((key, len(data)) for key, data in model.items() if key.startswith(prefix))
+    assert {key: store.get(key) for key in model} == model
