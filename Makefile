@@ -1,0 +1,49 @@
+# What a developer does with photoz; CI calls the same targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STORE ?= ./photoz-store
+
+.PHONY: help setup demo lint test test-all bench clean
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with photoz-job and everything the tests need
+
+# Made again only when the dependencies change, so that it needs no network after the first time.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "make: photoz needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## the whole chain on the embedded sky, from galaxies to a report (some minutes on 2 cores)
+	@$(BIN)/photoz-job run --survey embedded --name demo --store $(STORE) > $(VENV)/demo.json
+	@$(BIN)/python -c 'import json; print("\nThe report to open:", json.load(open("$(VENV)/demo.json"))["report"])'
+
+lint: setup  ## ruff, mypy, import-linter, shellcheck, yamllint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	git ls-files -z '*.sh' .ci/run | xargs -0 $(BIN)/shellcheck
+	git ls-files -z '*.yml' '*.yaml' | xargs -0 --no-run-if-empty $(BIN)/yamllint --strict
+
+test: lint  ## lint, types and the quick tests
+	$(BIN)/python -m pytest -m "not real" -n 2
+
+test-all: lint  ## every test, those against real servers and processes too
+	$(BIN)/python -m pytest -n 2
+
+bench: setup  ## measure, and print the tables of benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what make has made, but no store
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,77 @@
+"""photoz-job run"""
+
+import logging
+import time
+
+from jobs import logs
+from jobs.options import JobOptions, takes
+from jobs.session import print_outcome
+from photoz.artifacts import Artifact, Outcome, Ref, load
+from photoz.catalog import CatalogSettings, build_catalog
+from photoz.errors import BadInput
+from photoz.evaluate import EvaluateSettings, evaluate_predictions
+from photoz.infer import InferSettings, infer_redshifts
+from photoz.shards import ShardSettings, build_shards
+from photoz.train import TrainSettings, train_model
+
+log = logging.getLogger("photoz.run")
+
+EPILOG = """
+[bold]Examples[/bold]
+
+photoz-job run --survey embedded
+
+photoz-job run --survey sdss-dr17 --limit 20000 --epochs 30 --name first-try --store s3://bucket/photoz
+
+photoz-job run --survey table --table galaxies.csv --images files --name mine
+"""
+
+
+@takes(
+    cut=CatalogSettings,
+    images=ShardSettings,
+    training=TrainSettings,
+    inference=InferSettings,
+    scoring=EvaluateSettings,
+    options=JobOptions,
+)
+def run(
+    cut: CatalogSettings,
+    images: ShardSettings,
+    training: TrainSettings,
+    inference: InferSettings,
+    scoring: EvaluateSettings,
+    options: JobOptions,
+) -> None:
+    """Run catalog, shard, train, infer and evaluate in order on this machine, under one name.
+
+    Started again with the same flags it does nothing twice: finished jobs say `exists`, a killed one goes on.
+    """
+    logs.set_up(options.log_format)
+    started = time.monotonic()
+    if cut.photometric:
+        raise BadInput("--photometric: run trains on spectroscopic redshifts; use catalog, shard and infer one by one")
+    dest = options.destination()
+    if dest.task.count > 1:
+        raise BadInput(
+            f"--tasks {dest.task.count}: run does the whole chain in one process; slice the five jobs instead"
+        )
+    outcomes: list[Outcome] = []
+
+    def made(stage: str, outcome: Outcome) -> Artifact:
+        outcomes.append(outcome)
+        log.info("%s: %s %s", stage, outcome.artifact, outcome.status)
+        return load(dest.store, Ref.parse(outcome.artifact))
+
+    catalogue = made("1 of 5 catalog", build_catalog(cut, dest))
+    shards = made("2 of 5 shard", build_shards(catalogue, images, dest))
+    model = made("3 of 5 train", train_model(shards, training, dest))
+    predictions = made("4 of 5 infer", infer_redshifts(model, shards, inference, dest))
+    report = made("5 of 5 evaluate", evaluate_predictions(predictions, scoring, dest))
+    index = report.entry("index.html").path
+    line = {
+        "artifacts": [outcome.artifact for outcome in outcomes],
+        "status": "exists" if all(outcome.status == "exists" for outcome in outcomes) else "created",
+        "report": str(dest.store.local_path(index) or f"{dest.store.url}/{index}"),
+    }
+    print_outcome(line, started)
