@@ -30,6 +30,8 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.name is not None:
             check_name(self.name)
+        parse_duration(self.wait)
+        runtime.task_slice(self.task, self.tasks)
 
     def input(self, kind: str, given: str | None) -> Artifact:
         """Load the input that was named, or the one that goes by this job's name, waiting as long as asked."""
