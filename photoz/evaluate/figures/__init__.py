@@ -1,0 +1,1 @@
+"""The report's figures: each function takes arrays and returns PNG bytes."""

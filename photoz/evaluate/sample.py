@@ -1,0 +1,192 @@
+"""The tested galaxies: predictions joined to the catalogue, each PDF scored while its shard is in memory.
+
+Legend: n galaxies, k redshift bins, e = k + 1 bin edges.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from photoz.artifacts import Artifact
+from photoz.errors import BadFormat, MissingArtifact
+from photoz.evaluate.metrics import Floats, scaled_residual
+from photoz.evaluate.pdf_metrics import PdfScores
+
+EXPECTED = ("object_id", "ra", "dec", "z_phot")
+INTERVALS = ("68", "95")
+_FROM_CATALOG = ("split", "healpix", "block", "z_phot_survey")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Everything the predictions were made from. `training` is None where its artifacts are no longer stored."""
+
+    predictions: Artifact
+    model: Artifact
+    shards: Artifact
+    catalog: Artifact
+    training_shards: Artifact | None
+    training: Artifact | None
+
+    @classmethod
+    def of(cls, predictions: Artifact) -> "Chain":
+        """Follow the inputs. Raises MissingArtifact if the model, the shards or their catalogue is gone."""
+        model, shards = predictions.input("model"), predictions.input("shards")
+        try:
+            training_shards = model.input("shards")
+            training = training_shards.input("catalog")
+        except MissingArtifact:
+            training_shards = training = None
+        return cls(predictions, model, shards, shards.input("catalog"), training_shards, training)
+
+    def artifacts(self) -> list[Artifact]:
+        """Each artifact once, from the predictions back to the catalogues."""
+        every = (self.predictions, self.model, self.shards, self.catalog, self.training_shards, self.training)
+        return list({str(artifact.ref): artifact for artifact in every if artifact is not None}.values())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row a galaxy: the prediction, what the catalogue knows, and `dz`, `pit`, `crps`, `cde_loss`, `in_68`, `in_95`.
+
+    `shard` names the galaxy's shard. `stacked` is the sum of all PDFs, mass in each bin of `edges`.
+    """
+
+    galaxies: pd.DataFrame
+    edges: Floats | None = None
+    stacked: Floats | None = None
+
+    @property
+    def scored(self) -> pd.DataFrame:
+        """The galaxies that have both a finite z_phot and a known z_spec."""
+        return self.galaxies[self.galaxies["dz"].notna()].reset_index(drop=True)
+
+
+def read_sample(chain: Chain) -> Sample:
+    """Read all predictions and join the catalogue to them by object id.
+
+    Raises BadFormat for a repeated id, an id that the catalogue lacks, or PDFs on differing bins.
+    """
+    names = [name for name in chain.predictions.names("*.parquet")]
+    parts = [_read_shard(chain.predictions, name) for name in names]
+    if not parts:
+        raise BadFormat(f"{chain.predictions.ref}: holds no predictions; expected <split>-000000.parquet")
+    galaxies = _joined(pd.concat([part.galaxies for part in parts], ignore_index=True), chain)
+    with_pdf = [part for part in parts if part.stacked is not None and part.edges is not None]
+    if not with_pdf:
+        return Sample(galaxies)
+    edges = with_pdf[0].edges
+    if any(not np.array_equal(part.edges, edges) for part in with_pdf):
+        raise BadFormat(f"{chain.predictions.ref}: its files hold PDFs on differing redshift bins")
+    return Sample(galaxies, edges, np.sum([part.stacked for part in with_pdf], axis=0))
+
+
+def read_pdfs(predictions: Artifact, shard_of: dict[str, str]) -> dict[str, Floats]:
+    """Probability mass in each bin, `(k,)`, for each object id in `shard_of`, which says in which shard it lies."""
+    found: dict[str, Floats] = {}
+    for shard in sorted(set(shard_of.values())):
+        table = predictions.table(f"{shard}.parquet")
+        if "pdf" not in table.column_names:
+            continue
+        mass_nk, ids = _masses(table["pdf"]), table["object_id"].to_pylist()
+        found |= {object_id: mass_nk[row] for row, object_id in enumerate(ids) if object_id in shard_of}
+    return found
+
+
+def training_rows(chain: Chain) -> pd.DataFrame:
+    """The training split of the catalogue that the model learned from; empty where it is no longer stored."""
+    if chain.training is None:
+        return pd.DataFrame({"object_id": pd.Series(dtype=str), "z_spec": pd.Series(dtype=float)})
+    rows = _frame(chain.training.table("catalog.parquet"))
+    return rows[(rows["split"] == "train") & rows["z_spec"].notna()].reset_index(drop=True)
+
+
+def _read_shard(predictions: Artifact, name: str) -> Sample:
+    table = predictions.table(name)
+    missing = [column for column in EXPECTED if column not in table.column_names]
+    if missing:
+        raise BadFormat(f"{predictions.ref}: {name}: has no column {', '.join(missing)}; expected a predictions file")
+    galaxies = _frame(table.drop_columns(["pdf"]) if "pdf" in table.column_names else table)
+    galaxies["shard"] = name.removesuffix(".parquet")
+    if "z_spec" not in galaxies:
+        galaxies["z_spec"] = np.nan
+    galaxies["dz"] = scaled_residual(galaxies["z_phot"].to_numpy(float), galaxies["z_spec"].to_numpy(float))
+    galaxies.loc[~np.isfinite(galaxies["dz"]), "dz"] = np.nan
+    known = galaxies["z_spec"].notna()
+    for share in INTERVALS:
+        low, high = f"z_lo{share}", f"z_hi{share}"
+        if {low, high} <= set(galaxies.columns):
+            inside = galaxies["z_spec"].between(galaxies[low], galaxies[high]).astype(float)
+            galaxies[f"in_{share}"] = inside.where(known & galaxies[low].notna())
+    if "pdf" not in table.column_names or table["pdf"].null_count == len(table):
+        return Sample(galaxies)
+    return _with_pdf_scores(galaxies, bin_edges(table.schema, f"{predictions.ref}: {name}"), _masses(table["pdf"]))
+
+
+def _with_pdf_scores(galaxies: pd.DataFrame, edges: Floats, mass_nk: Floats) -> Sample:
+    usable = np.isfinite(mass_nk).all(axis=1) & (mass_nk.sum(axis=1) > 0)
+    rows = np.flatnonzero(usable & galaxies["dz"].notna().to_numpy())
+    scores = PdfScores.of(edges, mass_nk[rows], galaxies["z_spec"].to_numpy(float)[rows])
+    for column in ("pit", "crps", "cde_loss"):
+        values = np.full(len(galaxies), np.nan)
+        values[rows] = getattr(scores, column)
+        galaxies[column] = values
+    return Sample(galaxies, edges, mass_nk[usable].sum(axis=0))
+
+
+def bin_edges(schema: pa.Schema, where: str) -> Floats:
+    """Redshift bin edges `(e,)` of the PDFs, from the file's metadata. Raises BadFormat if they are not there."""
+    metadata = schema.metadata or {}
+    try:
+        edges = np.asarray(json.loads(metadata[b"photoz"])["pdf_edges"], float)
+    except (KeyError, ValueError):
+        raise BadFormat(f"{where}: its PDFs come without bin edges (metadata photoz.pdf_edges)") from None
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise BadFormat(f"{where}: the PDFs' bin edges do not ascend")
+    return edges
+
+
+def _masses(column: pa.ChunkedArray) -> Floats:
+    """PDFs `(n, k)` normalised to 1 (they are stored as float16); a missing PDF is NaN."""
+    array = column.combine_chunks()
+    width = array.type.list_size
+    flat = array.flatten() if array.null_count == 0 else pa.concat_arrays(
+        [pa.array([None] * width if item is None else item, array.type.value_type) for item in array.to_pylist()]
+    )  # fmt: skip
+    mass_nk = np.asarray(flat.to_numpy(zero_copy_only=False), float).reshape(len(array), width)
+    total = mass_nk.sum(axis=1, keepdims=True)
+    return np.asarray(mass_nk / np.where(total > 0, total, 1.0))
+
+
+def _joined(galaxies: pd.DataFrame, chain: Chain) -> pd.DataFrame:
+    repeated = galaxies["object_id"][galaxies["object_id"].duplicated()]
+    if len(repeated):
+        raise BadFormat(f"{chain.predictions.ref}: galaxy {repeated.iloc[0]} is in it twice; make it again")
+    catalog = _frame(chain.catalog.table("catalog.parquet"))
+    added = [name for name in catalog if name in _FROM_CATALOG or name.startswith("mag_")]
+    known = catalog[["object_id", *added]]
+    kept = galaxies.drop(columns=[name for name in added if name in galaxies])
+    joined = kept.merge(known, on="object_id", how="left", validate="one_to_one", indicator="found")
+    unknown = joined.loc[joined["found"] != "both", "object_id"]
+    if len(unknown):
+        raise BadFormat(f"{chain.predictions.ref}: galaxy {unknown.iloc[0]} is not in {chain.catalog.ref}")
+    return joined.drop(columns="found")
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    for name in frame:
+        if pd.api.types.is_float_dtype(frame[name]):
+            frame[name] = frame[name].astype(float)
+    return frame
+
+
+def shared_cells(tested: Iterable[object], trained: Iterable[object]) -> int:
+    """How many distinct sky cells (or blocks) hold both tested and training galaxies."""
+    return len(set(tested) & set(trained))
+
+
