@@ -1,0 +1,253 @@
+"""The catalog job: from a survey or a user's table to one Parquet file of galaxies with splits."""
+
+import hashlib
+import itertools
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from photoz.artifacts import Destination, Draft, Outcome
+from photoz.catalog.cleaning import Attrition, drop_duplicates, keep_inside
+from photoz.catalog.pages import (
+    PAGE_ROWS,
+    PagePlan,
+    fetch_page,
+    fetch_pages,
+    join_pages,
+    shared_plan,
+    to_catalog_columns,
+)
+from photoz.catalog.regions import Region, parse_region
+from photoz.catalog.sampling import HASH_RANGE, mixed_hash, shuffled_order
+from photoz.catalog.schema import conform, encode
+from photoz.catalog.selections import SELECTIONS, SkyQuery, photometric_query, spectroscopic_query
+from photoz.catalog.settings import CatalogSettings
+from photoz.catalog.shares import SPLITS, SplitFractions
+from photoz.catalog.splits import SplitPlan, add_splits
+from photoz.survey import EMBEDDED, TABLE, open_survey, survey_identity
+from photoz.survey.columns import parse_columns
+from photoz.survey.skyserver import SkyServer
+from photoz.survey.table import UserTable, read_table
+
+log = logging.getLogger("photoz.catalog")
+
+RECIPE = 1
+"""Raised whenever the same settings come to give other bytes."""
+
+MATCH_MARGIN_DEG = 0.005  # a spectrum lies within 2 arcsec of the source whose position counts
+
+
+def build_catalog(settings: CatalogSettings, dest: Destination) -> Outcome:
+    """Build a catalogue and commit it, or do this slice's share of its pages.
+
+    Raises BadInput for settings or tables that can't work, TryAgain when the survey does not answer.
+    """
+    region = _region(settings)
+    if settings.survey == TABLE:
+        return _from_table(settings, region, dest)
+    return _from_survey(settings, region, dest)
+
+
+def _region(settings: CatalogSettings) -> Region | None:
+    if settings.moc is not None:
+        from photoz.catalog.moc import read_moc  # mocpy takes a second to import
+
+        return read_moc(Path(settings.moc))
+    return parse_region(settings.region) if settings.region is not None else None
+
+
+def _deciding(settings: CatalogSettings, region: Region | None) -> dict[str, Any]:
+    """The settings that decide the bytes, for both kinds of source; files by their content, not by their name."""
+    moc = hashlib.sha256(Path(settings.moc).read_bytes()).hexdigest() if settings.moc else None
+    return {
+        "region": None if region is None or moc else f"{region}",
+        "moc_sha256": moc,
+        "limit": settings.limit,
+        "splits": settings.splits,
+        "duplicates_arcsec": settings.duplicates_arcsec,
+    }
+
+
+# From a user's table
+
+
+def _from_table(settings: CatalogSettings, region: Region | None, dest: Destination) -> Outcome:
+    table = read_table(Path(str(settings.table)), parse_columns(settings.columns))
+    deciding = _deciding(settings, region) | {
+        "survey": survey_identity(TABLE),
+        "table_sha256": table.sha256,
+        "images_sha256": _images_digest(table),
+        "columns": parse_columns(settings.columns),
+    }
+    with Draft.begin(dest, kind="catalog", recipe=RECIPE, settings=deciding) as draft:
+        if draft.published:
+            return draft.published
+        if not draft.finish_slice():
+            return draft.partial()
+        attrition = Attrition()
+        attrition.add("rows of the table", table.rows.num_rows)
+        rows = _clean(_with_ids(table.rows, attrition), region, settings, attrition)
+        rows = _limited(rows, shuffled_order(rows["object_id"]), settings.limit, attrition)
+        return _commit(draft, rows, settings, attrition, {"table_folder": str(table.folder)})
+
+
+def _images_digest(table: UserTable) -> str | None:
+    """One digest for all image files, so that a changed image makes another catalogue."""
+    if "image_sha256" not in table.rows.column_names:
+        return None
+    digests = (digest or "" for digest in table.rows["image_sha256"].to_pylist())
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _with_ids(rows: pa.Table, attrition: Attrition) -> pa.Table:
+    """Rows with object ids: the table's own, or J<ra><dec> in degrees to 3.6 mas, the best row of each position."""
+    if "object_id" in rows.column_names:
+        return rows
+    positions = zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)
+    rows = rows.append_column("object_id", pa.array([f"J{ra:010.6f}{dec:+010.6f}" for ra, dec in positions]))
+    errors = rows["z_spec_err"] if "z_spec_err" in rows.column_names else pa.nulls(rows.num_rows, pa.float64())
+    order = pc.sort_indices(
+        pa.table({"id": rows["object_id"], "error": errors, "row": np.arange(rows.num_rows)}),
+        sort_keys=[("id", "ascending"), ("error", "ascending"), ("row", "ascending")],
+        null_placement="at_end",
+    ).to_numpy()
+    ids = np.array(rows["object_id"].to_pylist())[order]
+    first = np.append(True, ids[1:] != ids[:-1])
+    if not first.all():
+        rows = rows.take(pa.array(np.sort(order[first])))
+        attrition.add("one row for each position", rows.num_rows)
+    return rows
+
+
+# From a survey's SkyServer
+
+
+def _from_survey(settings: CatalogSettings, region: Region | None, dest: Destination) -> Outcome:
+    query = _query(settings, region)
+    deciding = _deciding(settings, region) | {
+        "survey": survey_identity(settings.survey, settings.survey_url),
+        "selection": settings.selection,
+        "photometric": settings.photometric,
+    }
+    with Draft.begin(dest, kind="catalog", recipe=RECIPE, settings=deciding) as draft:
+        if draft.published:
+            return draft.published
+        with open_survey(settings.survey, settings.survey_url) as survey:
+            server = SkyServer(survey, sharers=dest.task.count)
+            plan = shared_plan(draft, server, query, settings.limit)
+            fetch_pages(draft, server, query, plan)
+            if not draft.finish_slice():
+                return draft.partial()
+            rows, attrition = _sample(draft, server, query, plan, region, settings)
+        return _commit(draft, rows, settings, attrition, {})
+
+
+def _query(settings: CatalogSettings, region: Region | None) -> SkyQuery:
+    selection = SELECTIONS[settings.selection]
+    boxes = region.boxes() if region else []
+    if settings.photometric:
+        return photometric_query(selection, " OR ".join(box.sql("p") for box in boxes) or None)
+    padded = [box.padded(MATCH_MARGIN_DEG) for box in boxes]
+    return spectroscopic_query(selection, " OR ".join(box.sql("s") for box in padded) or None)
+
+
+def _sample(
+    draft: Draft,
+    server: SkyServer,
+    query: SkyQuery,
+    plan: PagePlan,
+    region: Region | None,
+    settings: CatalogSettings,
+) -> tuple[pa.Table, Attrition]:
+    """The clean sample. Where cuts on our side leave too few for the limit, further slices of hash are fetched."""
+    fetched, top = join_pages(draft, plan), plan.edges[-1]
+    while True:
+        attrition = Attrition(list(plan.attrition))
+        if top < HASH_RANGE:
+            attrition.add("random sample to choose from", fetched.num_rows)
+        rows = _clean(to_catalog_columns(fetched, settings.survey), region, settings, attrition)
+        if settings.limit is None or rows.num_rows >= settings.limit or top == HASH_RANGE:
+            break
+        fetched, top = _with_more(fetched, top, server, query, plan)
+    ids = rows["objid"].to_numpy()
+    return _limited(rows, np.lexsort((ids, mixed_hash(ids))), settings.limit, attrition), attrition
+
+
+def _with_more(fetched: pa.Table, top: int, server: SkyServer, query: SkyQuery, plan: PagePlan) -> tuple[pa.Table, int]:
+    """Twice as much of the range of hashes as before."""
+    new_top = min(HASH_RANGE, 2 * top)
+    pages = max(1, math.ceil(plan.selected * (new_top - top) / HASH_RANGE / PAGE_ROWS))
+    edges = [top + (new_top - top) * number // pages for number in range(pages + 1)]
+    more = [fetch_page(server, query, low, high) for low, high in itertools.pairwise(edges)]
+    return pa.concat_tables([fetched, *more]), new_top
+
+
+# For both
+
+
+def _clean(rows: pa.Table, region: Region | None, settings: CatalogSettings, attrition: Attrition) -> pa.Table:
+    if region is not None:
+        rows = keep_inside(rows, region)
+        attrition.add("inside the region", rows.num_rows)
+    if settings.duplicates_arcsec and not settings.photometric:
+        rows = drop_duplicates(rows, settings.duplicates_arcsec)
+        attrition.add(f"one spectrum within {settings.duplicates_arcsec:g} arcsec", rows.num_rows)
+    return rows
+
+
+def _limited(rows: pa.Table, order: np.typing.NDArray[np.int64], limit: int | None, attrition: Attrition) -> pa.Table:
+    """The first `limit` rows in that order."""
+    if limit is None or limit >= rows.num_rows:
+        return rows
+    attrition.add(f"limit {limit}", limit)
+    return rows.take(pa.array(order[:limit]))
+
+
+def _commit(
+    draft: Draft, rows: pa.Table, settings: CatalogSettings, attrition: Attrition, facts: dict[str, Any]
+) -> Outcome:
+    rows = rows.take(pa.array(shuffled_order(rows["object_id"])))
+    rows, plan = add_splits(rows, SplitFractions.parse(settings.splits))
+    simulated = settings.survey == EMBEDDED
+    split_facts = {"split_by": plan.by, "split_order": plan.order, "split_nside": plan.nside}
+    catalog = conform(rows, {"survey": settings.survey, "simulated": simulated, **split_facts})
+    counts = {split: pc.sum(pc.equal(catalog["split"], split)).as_py() or 0 for split in SPLITS}
+    attrition.show()
+    _say_splits(plan, counts, catalog.num_rows)
+    draft.put("catalog.parquet", encode(catalog), rows=catalog.num_rows)
+    z_range = pc.min_max(catalog["z_spec"]).as_py()
+    summary = {
+        "survey": settings.survey,
+        "simulated": simulated,
+        "rows": catalog.num_rows,
+        "splits": counts,
+        **split_facts,
+        "split_assigned": plan.assigned,
+        "z_range": None if z_range["min"] is None else [z_range["min"], z_range["max"]],
+        "attrition": attrition.as_list(),
+        **facts,
+    }
+    return draft.commit(summary)
+
+
+def _say_splits(plan: SplitPlan, counts: dict[str, int], rows: int) -> None:
+    in_splits = sum(counts.values())
+    if plan.by == "none":
+        log.info("no galaxy has z_spec: a catalogue for inference only, without splits")
+        return
+    how = {"column": "as the table says", "block": "by the table's blocks"}.get(plan.by)
+    if how is None:
+        how = f"by HEALPix cell, nside {plan.nside}"
+        if plan.order and plan.order > 6:
+            how += " (finer than 64: the field is too small for whole cells of it)"
+    log.info("splits %s: %s", how, ", ".join(f"{split} {count:,}" for split, count in counts.items()))
+    if in_splits < rows:
+        log.info("%s of %s galaxies have no z_spec and are in no split", f"{rows - in_splits:,}", f"{rows:,}")
+    empty = [split for split, count in counts.items() if count == 0]
+    if empty:
+        log.warning("%d galaxies can't fill all splits: %s is empty", in_splits, " and ".join(empty))

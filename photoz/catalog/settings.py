@@ -1,0 +1,80 @@
+"""The settings of a catalogue, checked when they are made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from photoz.catalog.regions import parse_region
+from photoz.catalog.shares import SplitFractions
+from photoz.errors import BadInput
+from photoz.settings import setting
+from photoz.survey.columns import parse_columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogSettings:
+    """Which galaxies, from where, and how they are split. BadInput for a combination that makes no sense."""
+
+    survey: Literal["embedded", "sdss-dr17", "table"] = setting(
+        "embedded", "Where galaxies come from: embedded (a simulated sky, no network), sdss-dr17, or your own table."
+    )
+    selection: Literal["mgs", "seed", "boss"] = setting(
+        "mgs", "mgs: SDSS Main Galaxy Sample; boss: LOWZ and CMASS; seed: the reference student project's query."
+    )
+    region: str | None = setting(
+        None, 'Only this part of the sky, deg: "cone RA DEC RADIUS" or "box RA0 RA1 DEC0 DEC1".', metavar="SHAPE"
+    )
+    moc: str | None = setting(None, "Only the sky inside this Multi-Order Coverage map, FITS or JSON.", metavar="FILE")
+    table: str | None = setting(
+        None, "Your own galaxies, with --survey table: CSV, Parquet, FITS or VOTable.", metavar="FILE"
+    )
+    columns: str = setting(
+        "", "The table's names of our columns: ra=RA,dec=DEC,z_spec=Z; a unit can follow: ra=RA:hourangle."
+    )
+    limit: int | None = setting(None, "At most so many galaxies: a uniform random sample, the same every time.")
+    photometric: bool = setting(
+        False, "New sky: galaxies with or without a spectrum, no z_spec, no splits; with --region or --moc."
+    )
+    splits: str = setting("0.7,0.1,0.2", "Shares of the galaxies that train, validate and test.")
+    duplicates_arcsec: float = setting(
+        2.0, "Spectra closer than this, with redshifts that agree, are one galaxy; 0 keeps them all.", metavar="ARCSEC"
+    )
+    survey_url: str | None = setting(
+        None, "A server to ask instead of the survey's own, such as that of `photoz-job sky serve`.", metavar="URL"
+    )
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise BadInput(f"--limit {self.limit}: expected 1 or more galaxies; leave it out for all of them")
+        if not 0 <= self.duplicates_arcsec <= 60:
+            raise BadInput(f"--duplicates-arcsec {self.duplicates_arcsec:g}: expected 0 to 60 arcsec")
+        SplitFractions.parse(self.splits)
+        self._check_area()
+        if self.survey == "table":
+            self._check_table()
+        elif self.table is not None or self.columns:
+            flag = "--table" if self.table is not None else "--columns"
+            raise BadInput(f"{flag} with --survey {self.survey}: expected --survey table")
+
+    def _check_area(self) -> None:
+        if self.region is not None and self.moc is not None:
+            raise BadInput("--region and --moc: expected one of them")
+        if self.region is not None:
+            parse_region(self.region)
+        if not self.photometric:
+            return
+        if self.survey == "table":
+            raise BadInput("--photometric with --survey table: leave it out; a table without z_spec is photometric")
+        if self.region is None and self.moc is None:
+            raise BadInput("--photometric: expected --region or --moc, to say which part of the sky")
+        if self.selection != "mgs":
+            raise BadInput(
+                f"--photometric with --selection {self.selection}: only mgs can be selected without spectra; "
+                "expected --selection mgs"
+            )
+
+    def _check_table(self) -> None:
+        if self.table is None:
+            raise BadInput("--survey table: expected --table FILE (CSV, Parquet, FITS or VOTable)")
+        if self.survey_url is not None:
+            raise BadInput("--survey-url with --survey table: a table asks no server; leave it out")
+        parse_columns(self.columns)

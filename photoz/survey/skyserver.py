@@ -1,0 +1,173 @@
+"""SkyServer's SQL through astroquery: paced, retried where that can help, and every reply checked to be whole."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import requests
+from astroquery.sdss import SDSSClass, conf
+
+import photoz
+from photoz.errors import BadInput, PhotozError, TryAgain
+from photoz.runtime import check_stop
+from photoz.survey import Survey
+from photoz.survey.sql_reply import RefusedQuery, TransientReply, parse_reply, refuse_error
+
+log = logging.getLogger("photoz.catalog")
+
+ROW_LIMIT = 500_000  # documented for SkyServer
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 660.0  # the server's own limit on a query is 600 s
+LONGEST_BACKOFF_S = 60.0
+COUNT_SCHEMA = pa.schema([("n", pa.int64())])
+
+# Worth asking again: the network, or a server that says so. Nothing else is.
+TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+TRANSIENT_ERRORS = (
+    requests.exceptions.ConnectionError,  # refused, reset, no name; also a connect timeout
+    requests.exceptions.ReadTimeout,
+    requests.exceptions.ChunkedEncodingError,  # closed before the announced end
+    requests.exceptions.ContentDecodingError,
+)
+
+# astroquery keeps the server's address in a module-wide setting, so one query at a time in this process.
+_astroquery = threading.Lock()
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep, but wake for the scheduler's request to stop."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        check_stop()
+        time.sleep(min(left, 0.5))
+
+
+@dataclass
+class Patience:
+    """How long to go on asking. The clock and the dice can be replaced in tests."""
+
+    budget_s: float = 600.0
+    sleep: Callable[[float], None] = _sleep
+    now: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = field(default_factory=lambda: random.Random().random)
+
+    def pause_s(self, attempt: int, retry_after_s: float | None) -> float:
+        """Wait before attempt + 1: as the server asks, else exponential with full jitter."""
+        if retry_after_s is not None:
+            return retry_after_s + self.draw()
+        return (0.2 + 0.8 * self.draw()) * min(LONGEST_BACKOFF_S, 2.0**attempt)
+
+
+class _Busy(Exception):
+    """A reply worth asking for again, after `retry_after_s` if the server named a time."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class SkyServer:
+    """Answers to SQL from one survey's SkyServer. `sharers` processes keep to the survey's rate together."""
+
+    def __init__(self, survey: Survey, sharers: int = 1, patience: Patience | None = None) -> None:
+        self.survey = survey
+        self._patience = patience or Patience()
+        rate = survey.queries_per_minute
+        self._spacing_s = 60.0 / rate * sharers if rate else 0.0
+        self._next_at = 0.0
+        self._sdss = SDSSClass()
+        session: requests.Session = self._sdss._session
+        session.headers["User-Agent"] = f"photoz/{photoz.__version__} {session.headers['User-Agent']!s}"
+        if urlsplit(survey.base_url).hostname in ("127.0.0.1", "localhost", "::1"):
+            session.trust_env = False  # a proxy can't reach a server inside this machine
+
+    def count(self, sql: str) -> int:
+        """The number that a `SELECT COUNT(*) AS n …` gives."""
+        return int(self._ask(sql, COUNT_SCHEMA, _one_row)["n"][0].as_py())
+
+    def rows(self, sql: str, schema: pa.Schema, expected: int) -> pa.Table:
+        """The rows of a query that COUNT(*) says has `expected` of them.
+
+        Raises TryAgain if no whole reply comes within the budget, PhotozError if the server refuses the query.
+        """
+
+        def whole(table: pa.Table) -> None:
+            if table.num_rows != expected:
+                raise TransientReply(f"{table.num_rows} rows came, COUNT(*) says {expected}")
+
+        return self._ask(sql, schema, whole)
+
+    def _ask(self, sql: str, schema: pa.Schema, check: Callable[[pa.Table], None]) -> pa.Table:
+        patience, started, attempt = self._patience, self._patience.now(), 0
+        while True:
+            self._pace()
+            try:
+                table = parse_reply(self._get(sql), schema, ROW_LIMIT)
+                check(table)
+                return table
+            except (_Busy, TransientReply) as error:
+                pause_s = patience.pause_s(attempt, error.retry_after_s if isinstance(error, _Busy) else None)
+                attempt += 1
+                if patience.now() + pause_s - started > patience.budget_s:
+                    raise TryAgain(
+                        f"{self.survey.base_url}: {error}; asked {attempt} times in {patience.now() - started:.0f} s: "
+                        "run the same command again later, finished pages are kept"
+                    ) from None
+                log.warning("%s: %s; asking again in %.1f s", self.survey.base_url, error, pause_s)
+                patience.sleep(pause_s)
+            except RefusedQuery as error:
+                raise PhotozError(f"{self.survey.base_url}: {error} [{sql[:120]}…]") from None
+
+    def _pace(self) -> None:
+        wait_s = self._next_at - self._patience.now()
+        if wait_s > 0:
+            self._patience.sleep(wait_s)
+        self._next_at = self._patience.now() + self._spacing_s
+
+    def _get(self, sql: str) -> str:
+        """The text of the reply to one query. astroquery's own cache would hide a changed sky: it stays off."""
+        try:
+            with _astroquery, conf.set_temp("skyserver_baseurl", self.survey.base_url):
+                response = self._sdss.query_sql_async(
+                    sql,
+                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                    data_release=self.survey.release,
+                    cache=False,
+                )
+        except TRANSIENT_ERRORS as error:
+            raise _Busy(f"no whole reply ({type(error).__name__})") from None
+        except requests.exceptions.RequestException as error:
+            raise BadInput(f"--survey-url {self.survey.base_url}: can't be asked: {error}") from None
+        body: str = response.content.decode("utf-8", errors="replace")
+        if response.status_code in (400, 500):
+            refuse_error(body)
+        if response.status_code in TRANSIENT_STATUSES:
+            raise _Busy(f"HTTP {response.status_code}", _retry_after_s(response.headers.get("Retry-After")))
+        if response.status_code != 200:
+            raise BadInput(
+                f"{response.url.partition('?')[0]}: HTTP {response.status_code}; "
+                "expected a SkyServer: check --survey-url"
+            )
+        return body
+
+
+def _one_row(table: pa.Table) -> None:
+    if table.num_rows != 1:
+        raise TransientReply(f"{table.num_rows} rows came for a COUNT(*), expected one")
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """Seconds from a Retry-After header, given as a number or a date; None if there is none or it makes no sense."""
+    if header is None:
+        return None
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,107 @@
+"""SkyServer's CSV replies: told apart from errors, web pages and cut-off text, then parsed with exact types."""
+
+import io
+import re
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from photoz.errors import PhotozError
+
+NULLS = ["", "null", "NULL", "nan", "NaN"]
+_BUSY = re.compile(
+    r"queries allowed per minute|too many (queries|requests)|server (is )?(too )?busy|deadlock|"
+    r"transport-level error|connection (was )?(closed|reset|lost)|temporarily unavailable|under maintenance",
+    re.IGNORECASE,
+)
+_TOO_SLOW = re.compile(r"time-?out|time limit|timed out|exceeded .{0,40}(seconds|time)", re.IGNORECASE)
+_ERROR = re.compile(
+    r"error_message|\berror\b|incorrect syntax|invalid (column|object) name|not a recognized|failed|exception",
+    re.IGNORECASE,
+)
+
+
+class TransientReply(Exception):
+    """A reply that the same query may not get again: cut off, a web page, or `busy`."""
+
+
+class RefusedQuery(PhotozError):
+    """The server read the query and will not answer it, however often it is asked."""
+
+
+def parse_reply(text: str, schema: pa.Schema, row_limit: int) -> pa.Table:
+    """The rows of a CSV reply, its columns checked against `schema`.
+
+    Raises TransientReply or RefusedQuery for anything else than a whole table with fewer rows than `row_limit`.
+    """
+    body = text.removeprefix("﻿").lstrip()
+    if not body:
+        raise TransientReply("the reply is empty")
+    if body.startswith("<"):
+        _raise_page(body)
+    header, start = _header(body)
+    names = [name.strip().lower() for name in header.split(",")]
+    if names != [name.lower() for name in schema.names]:
+        _raise_error(body, schema)
+    if not body.endswith("\n"):
+        raise TransientReply("the reply ends in the middle of a line")
+    rows = _parse_rows(body[start:], schema)
+    if rows.num_rows >= row_limit:
+        raise RefusedQuery(f"a reply came back with {rows.num_rows} rows, the server's limit, so rows are missing")
+    return rows
+
+
+def _header(body: str) -> tuple[str, int]:
+    """(header line, where the rows start), past SkyServer's `#Table1`."""
+    start = 0
+    while body.startswith("#", start):
+        start = body.find("\n", start) + 1
+        if start == 0:
+            raise TransientReply("the reply ends in the middle of a line")
+    end = body.find("\n", start)
+    end = len(body) if end < 0 else end + 1
+    return body[start:end].strip("\r\n"), end
+
+
+def _parse_rows(body: str, schema: pa.Schema) -> pa.Table:
+    if not body.strip():
+        return schema.empty_table()
+    try:
+        return pa_csv.read_csv(
+            io.BytesIO(body.encode()),
+            read_options=pa_csv.ReadOptions(column_names=schema.names, use_threads=False),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict(zip(schema.names, schema.types, strict=True)), null_values=NULLS
+            ),
+        ).cast(schema)
+    except pa.ArrowInvalid as error:
+        refuse_error(body)
+        raise TransientReply(f"the reply is no table: {_first_line(str(error))}") from None
+
+
+def _raise_page(body: str) -> None:
+    plain = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", body, flags=re.DOTALL | re.IGNORECASE)
+    refuse_error(plain)
+    raise TransientReply(f"a web page came instead of a table: {_first_line(plain)}")
+
+
+def _raise_error(body: str, schema: pa.Schema) -> None:
+    refuse_error(body)
+    if not body.endswith("\n"):
+        raise TransientReply("the reply ends in the middle of a line")
+    raise RefusedQuery(f"the columns {_first_line(body)} came back, expected {','.join(schema.names)[:80]}")
+
+
+def refuse_error(text: str) -> None:
+    """Raise what an error message calls for; do nothing if the text is none."""
+    said = _first_line(text)
+    if _BUSY.search(text):
+        raise TransientReply(f"the server is busy: {said}")
+    if _TOO_SLOW.search(text):
+        raise RefusedQuery(f"the query takes longer than the server allows: {said}; ask for a smaller --region")
+    if _ERROR.search(text):
+        raise RefusedQuery(f"the server refuses the query: {said}")
+
+
+def _first_line(text: str) -> str:
+    return " ".join(text.split())[:200]
