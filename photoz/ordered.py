@@ -16,11 +16,16 @@ POLL_S = 0.5
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int | None = None
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    ahead: int | None = None,
+    cancel: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
     """Yield `work(item)` for each item in order, at most `ahead` (default 4 a thread) begun but not yet taken.
 
-    Raises what `work` raises, and Preempted as soon as a stop is asked for; work not begun is then dropped.
+    Raises what `work` raises, and Preempted as soon as a stop is asked for. However it ends, `cancel` is called
+    before the threads are waited for, so that it can cut short work in hand.
     """
     stream = iter(items)
     with ThreadPoolExecutor(threads) as pool:
@@ -32,6 +37,8 @@ def in_order(
                 waiting.extend(pool.submit(work, item) for item in islice(stream, 1))
                 yield result
         finally:
+            if cancel:
+                cancel()
             pool.shutdown(wait=False, cancel_futures=True)
 
 

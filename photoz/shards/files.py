@@ -1,0 +1,167 @@
+"""The user's own image files as stamps: found below one folder, unchanged since the catalogue, and all alike."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from photoz.data.layout import ImageFormat
+from photoz.errors import BadInput
+from photoz.ordered import in_order
+from photoz.runtime import usable_cores
+from photoz.shards.formats import MAX_FILE_BYTES, PNG_START, read_array
+from photoz.shards.stamps import AmbiguousAxes, Array, centre_crop, check_values, stamp_dtype, to_chw
+from photoz.survey.picture import JPEG_START, NoCutout, decode_jpeg, jpeg_shape
+
+log = logging.getLogger("photoz.shards")
+
+LOOKED_AT = 101  # files whose shape and type decide for all
+_JPEG_NAMES = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Where the files lie and how they are to be read."""
+
+    folder: Path
+    size_px: int | None
+    axes: str | None
+
+    def read(self, name: str | None, sha256: str | None) -> bytes:
+        """The file's bytes. Raises NoCutout if the galaxy has none, BadInput if it is not the catalogue's any more."""
+        if not name:
+            raise NoCutout("no_file", "the table's image column is empty")
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder):
+            raise NoCutout("outside", f"{name} leads out of {self.folder}")
+        if sha256 is None:
+            raise NoCutout("no_file", f"{name} was not there when the catalogue was made")
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise NoCutout("too_large", f"{name}: more than {MAX_FILE_BYTES} bytes")
+            data = path.read_bytes()
+        except OSError as error:
+            raise BadInput(
+                f"image {path}: {error.strerror}; put it back, say --images-from, or make a new catalogue"
+            ) from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise BadInput(f"image {path}: not the file that the catalogue was made with; make a new catalogue")
+        return data
+
+    def pixels(self, data: bytes) -> Array:
+        """Decode a file to (c, h, w), whole. Raises NoCutout if it can't be."""
+        if data.startswith(JPEG_START):
+            return to_chw(decode_jpeg(data, jpeg_shape(data)[2]), "hwc")
+        return to_chw(read_array(data), "hwc" if data.startswith(PNG_START) else self.axes)
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """A source of stamps; see `open_files`."""
+
+    files: ImageFolder
+    image: ImageFormat
+
+    def stamps(self, galaxies: pa.Table) -> Iterator[bytes | NoCutout]:
+        """Each galaxy's member for the tar, in order, or why it has none."""
+        return in_order(self._stamp, _named(galaxies), usable_cores())
+
+    def _stamp(self, named: tuple[str | None, str | None]) -> bytes | NoCutout:
+        try:
+            data = self.files.read(*named)
+            return self._as_it_is(data) if self.image.format == "jpg" else self._as_npy(data)
+        except NoCutout as fault:
+            return fault
+
+    def _as_it_is(self, data: bytes) -> bytes:
+        height, width, channels = jpeg_shape(data)
+        self._check_shape((channels, height, width))
+        decode_jpeg(data, channels)
+        return data
+
+    def _as_npy(self, data: bytes) -> bytes:
+        image = centre_crop(self.files.pixels(data), self.files.size_px)
+        self._check_shape(image.shape)
+        if not np.can_cast(stamp_dtype(image), self.image.dtype):
+            raise NoCutout("other_type", f"{image.dtype} values, most files have {self.image.dtype}")
+        with np.errstate(over="ignore"):  # beyond float32: caught as not finite
+            stamp = np.ascontiguousarray(image, np.dtype(self.image.dtype).newbyteorder("<"))
+        check_values(stamp)
+        return self.image.npy_header() + stamp.tobytes()
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.image.shape:
+            raise NoCutout("other_shape", f"{_by(shape)} (c, h, w), most files have {_by(self.image.shape)}")
+
+
+@dataclass
+class _Seen:
+    """What the files looked at are like, cut to the size asked for."""
+
+    kinds: Counter[tuple[tuple[int, ...], str]] = field(default_factory=Counter)
+    cut: bool = False  # whether any of them is larger than asked for
+    fault: str = ""  # of the last file that can't be used
+
+
+def open_files(files: ImageFolder, galaxies: pa.Table) -> FileImages:
+    """Find out what the files have in common, from some spread evenly over `galaxies`.
+
+    JPEGs stay as they are if all files are JPEGs that need no cutting; else all becomes NPY. The shape and type of
+    most files is that of the set, and files that differ become failures. Raises BadInput if no file can be used, or
+    if fewer than half have the same shape.
+    """
+    if not files.folder.is_dir():
+        raise BadInput(f"folder {files.folder}: not there; name where the images are now with --images-from")
+    seen = _look(files, galaxies)
+    if not seen.kinds:
+        raise BadInput(f"images in {files.folder}: none can be used, such as {seen.fault}")
+    (shape, dtype), times = seen.kinds.most_common(1)[0]
+    if 2 * times < seen.kinds.total():
+        shapes = ", ".join(f"{n} of {_by(other)} {kind}" for (other, kind), n in seen.kinds.most_common(3))
+        raise BadInput(f"images in {files.folder} are of many shapes ({shapes}); cut all to one with --size PX")
+    as_they_are = _all_jpeg(galaxies["image"].to_pylist()) and not seen.cut
+    channels, height, width = shape
+    image = ImageFormat(
+        format="jpg" if as_they_are else "npy",
+        channels=channels,
+        height=height,
+        width=width,
+        dtype=dtype,
+        source="files",
+    )
+    log.info("%s: %s of %s, kept as %s", files.folder, _by(shape), dtype, image.format)
+    return FileImages(files, image)
+
+
+def _look(files: ImageFolder, galaxies: pa.Table) -> _Seen:
+    seen = _Seen()
+    some = np.unique(np.linspace(0, galaxies.num_rows - 1, LOOKED_AT).astype(np.int64))
+    for named in _named(galaxies.take(some)):
+        try:
+            whole = files.pixels(files.read(*named))
+            image = centre_crop(whole, files.size_px)
+        except AmbiguousAxes as fault:
+            raise BadInput(f"image {named[0]}: {fault.detail}") from None
+        except NoCutout as fault:
+            seen.fault = f"{named[0]}: {fault}"
+        else:
+            seen.kinds[image.shape, stamp_dtype(image)] += 1
+            seen.cut |= whole.shape != image.shape
+    return seen
+
+
+def _named(galaxies: pa.Table) -> list[tuple[str | None, str | None]]:
+    return list(zip(galaxies["image"].to_pylist(), galaxies["image_sha256"].to_pylist(), strict=True))
+
+
+def _all_jpeg(names: list[str | None]) -> bool:
+    return all(name.lower().endswith(_JPEG_NAMES) for name in names if name)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,110 @@
+"""The job `shard`: a catalogue's galaxies as WebDataset shards with an index beside each."""
+
+import io
+import json
+import logging
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from photoz import progress
+from photoz.artifacts import Artifact, Destination, Draft, Outcome, PieceReceipt
+from photoz.data.layout import FAILURES, split_of
+from photoz.errors import BadInput, PhotozError
+from photoz.runtime import check_stop
+from photoz.shards.plan import PlannedShard, member_keys, plan_shards
+from photoz.shards.settings import ShardSettings
+from photoz.shards.sources import ImageSource, decide_origin, open_images
+from photoz.shards.write import FAILURE_SCHEMA, ShardWriter, encode, failures_stage
+
+log = logging.getLogger("photoz.shards")
+
+RECIPE = 1
+
+
+def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) -> Outcome:
+    """Write the shards of a catalogue, or this task's slice of them.
+
+    Every galaxy ends up as a sample or, with the reason, in failures.parquet. Raises BadInput for settings that
+    don't fit the catalogue or if no galaxy has an image, TryAgain if the survey keeps failing.
+    """
+    galaxies = catalog.table("catalog.parquet")
+    if galaxies.num_rows == 0:
+        raise BadInput(f"{catalog.ref} has no galaxies; make a catalogue with a wider selection")
+    origin = decide_origin(catalog, settings, galaxies)
+    with Draft.begin(dest, kind="shards", recipe=RECIPE, settings=origin.deciding(), inputs=[catalog]) as draft:
+        if draft.published:
+            return draft.published
+        plan = plan_shards(galaxies, settings.samples_per_shard)
+        names = set(draft.todo([shard.name for shard in plan]))
+        todo = [shard for shard in plan if shard.name in names]
+        log.info("%d galaxies make %d shards, of which %d are to be done here", galaxies.num_rows, len(plan), len(todo))
+        if todo:
+            with open_images(catalog, origin, galaxies) as source:
+                _write_all(draft, source, galaxies, todo)
+        if not draft.finish_slice():
+            return draft.partial()
+        return _publish(draft, galaxies)
+
+
+def _write_all(draft: Draft, source: ImageSource, galaxies: pa.Table, todo: list[PlannedShard]) -> None:
+    keys = member_keys(galaxies["object_id"].to_pylist())
+    ordered = galaxies.append_column("key", pa.array(keys)).take(np.concatenate([shard.rows for shard in todo]))
+    # One stream over all shards: the next shard's images are on their way while this one is written.
+    stamps = source.stamps(ordered)
+    with progress.stage("images", total=ordered.num_rows, unit="galaxies") as bar:
+        writer = ShardWriter(draft, source.image, stamps, bar)
+        start = 0
+        for shard in todo:
+            check_stop()
+            writer.write(shard.name, ordered.slice(start, len(shard.rows)))
+            start += len(shard.rows)
+
+
+def _publish(draft: Draft, galaxies: pa.Table) -> Outcome:
+    receipts = draft.receipts()
+    samples, failed = (sum(receipt.facts[what] for receipt in receipts) for what in ("samples", "failures"))
+    if samples + failed != galaxies.num_rows:
+        raise PhotozError(f"{samples} samples and {failed} failures of {galaxies.num_rows} galaxies; remove the draft")
+    failures = _merge_failures(draft, receipts)
+    _say(samples, failures)
+    if not samples:
+        first = failures.slice(0, 1).to_pylist()[0]
+        raise BadInput(f"none of {failed} galaxies has a usable image; {first['object_id']}: {first['detail']}")
+    draft.put(FAILURES, encode(failures), rows=failed)
+    splits: Counter[str] = Counter()
+    for receipt in receipts:
+        splits[split_of(receipt.piece)] += receipt.facts["samples"]
+    about = json.loads((galaxies.schema.metadata or {}).get(b"photoz", b"{}"))
+    return draft.commit(
+        {
+            "galaxies": galaxies.num_rows,
+            "samples": samples,
+            "failures": failed,
+            "splits": dict(splits),
+            "image": receipts[0].facts["image"],
+            "survey": about.get("survey"),
+            "simulated": about.get("simulated", False),
+        }
+    )
+
+
+def _merge_failures(draft: Draft, receipts: list[PieceReceipt]) -> pa.Table:
+    tables = [
+        pq.read_table(io.BytesIO(draft.stage(failures_stage(receipt.piece))))
+        for receipt in receipts
+        if receipt.facts["failures"]
+    ]
+    return pa.concat_tables([FAILURE_SCHEMA.empty_table(), *tables]).sort_by("object_id")
+
+
+def _say(samples: int, failures: pa.Table) -> None:
+    log.info("%7d galaxies", samples + failures.num_rows)
+    for reason in sorted(pc.unique(failures["reason"]).to_pylist()):
+        lost = failures.filter(pc.equal(failures["reason"], reason))
+        first = lost.slice(0, 1).to_pylist()[0]
+        log.info("%7d without image: %s (such as %s: %s)", -lost.num_rows, reason, first["object_id"], first["detail"])
+    log.info("%7d samples", samples)

@@ -1,0 +1,47 @@
+"""What `photoz-job shard` can be told."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from photoz.errors import BadInput
+from photoz.settings import setting
+
+JPEG_SIZES = range(64, 2049)  # what ImgCutout serves
+FILE_SIZES = range(8, 4097)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSettings:
+    """Where the images come from, how large they are, and how many go to a shard."""
+
+    images: Literal["jpeg", "ugriz", "files"] | None = setting(
+        None,
+        "jpeg: colour cutouts from the survey. files: your own JPEG, PNG, NPY or FITS files, named in the table's "
+        "image column. ugriz: five-band frames. Default: files where the catalogue has that column, else jpeg.",
+    )
+    size: int | None = setting(
+        None, "Width and height in pixels (default: 64 for jpeg; files keep their own, or are cut to it).", metavar="PX"
+    )
+    scale: float = setting(0.396127, "Arcseconds per pixel of jpeg cutouts (SDSS's own by default).", metavar="ARCSEC")
+    # At 64 px about 3 MB: an upload of a second, a download of a moment, and the whole SDSS Main Galaxy
+    # Sample in some 500 shards, which is as many as an array of tasks can use.
+    samples_per_shard: int = setting(1000, "Galaxies a shard, at most.", metavar="N")
+    axes: Literal["chw", "hwc"] | None = setting(
+        None, "Order of a file array's axes, where its shape does not tell: channels first or last."
+    )
+    images_from: str | None = setting(
+        None, "Folder that image paths are relative to, if the table's folder has moved.", metavar="FOLDER"
+    )
+    survey: str | None = setting(None, "Survey to cut images from (default: the catalogue's own).")
+    survey_url: str | None = setting(None, "Address of the survey's server, instead of its usual one.", metavar="URL")
+
+    def __post_init__(self) -> None:
+        if self.images == "ugriz":
+            raise BadInput("--images ugriz: five-band frames are not available yet; cut stamps, use --images files")
+        if self.samples_per_shard < 1:
+            raise BadInput(f"--samples-per-shard {self.samples_per_shard}: expected at least 1")
+        if not 0.01 <= self.scale <= 60:
+            raise BadInput(f"--scale {self.scale}: expected 0.01 to 60 arcseconds per pixel")
+        sizes = JPEG_SIZES if self.images == "jpeg" else FILE_SIZES  # checked again once the catalogue is known
+        if self.size is not None and self.size not in sizes:
+            raise BadInput(f"--size {self.size}: expected {sizes[0]} to {sizes[-1]} pixels")

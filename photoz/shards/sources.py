@@ -1,0 +1,86 @@
+"""Where a catalogue's images come from: the survey's cutouts, or the user's own files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from photoz.artifacts import Artifact
+from photoz.data.layout import ImageFormat
+from photoz.errors import BadInput
+from photoz.shards.cutouts import open_cutouts
+from photoz.shards.files import ImageFolder, open_files
+from photoz.shards.settings import JPEG_SIZES, ShardSettings
+from photoz.survey import TABLE
+from photoz.survey.picture import NoCutout
+
+DEFAULT_JPEG_PX = 64
+
+
+class ImageSource(Protocol):
+    """Stamps of galaxies, all of one format."""
+
+    @property
+    def image(self) -> ImageFormat:
+        """What every stamp looks like."""
+
+    def stamps(self, galaxies: pa.Table) -> Iterator[bytes | NoCutout]:
+        """Each galaxy's member for the tar, in order, or why it has none."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The settings once the catalogue is known: what was left to it is decided."""
+
+    images: Literal["jpeg", "files"]
+    survey: str
+    size_px: int | None
+    settings: ShardSettings
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the bytes, and so the fingerprint. Where a folder or a server is, does not."""
+        common = {
+            "images": self.images,
+            "size": self.size_px,
+            "samples_per_shard": self.settings.samples_per_shard,
+        }
+        if self.images == "files":
+            return common | {"axes": self.settings.axes}
+        return common | {"scale": self.settings.scale, "survey": self.survey}
+
+
+def decide_origin(catalog: Artifact, settings: ShardSettings, galaxies: pa.Table) -> Origin:
+    """Fill in what the settings leave to the catalogue. Raises BadInput where they don't fit it."""
+    has_files = {"image", "image_sha256"} <= set(galaxies.column_names)
+    if settings.images == "files" or (settings.images is None and has_files):
+        if not has_files:
+            raise BadInput(f"{catalog.ref} names no image files; its table needs an image column, or use --images jpeg")
+        return Origin("files", TABLE, settings.size, settings)
+    survey = settings.survey if settings.survey not in (None, TABLE) else str(catalog.summary.get("survey", TABLE))
+    if survey == TABLE:
+        raise BadInput(
+            f"{catalog.ref} comes from a table; name the survey to cut images from, such as --survey sdss-dr17, "
+            "or use --images files"
+        )
+    size = settings.size or DEFAULT_JPEG_PX
+    if size not in JPEG_SIZES:
+        raise BadInput(f"--size {size}: the survey cuts images of {JPEG_SIZES[0]} to {JPEG_SIZES[-1]} pixels")
+    return Origin("jpeg", survey, size, settings)
+
+
+@contextmanager
+def open_images(catalog: Artifact, origin: Origin, galaxies: pa.Table) -> Iterator[ImageSource]:
+    """The source of images, for as long as the block lasts. Raises BadInput if it can't be used."""
+    settings = origin.settings
+    if origin.images == "files":
+        folder = settings.images_from or catalog.summary.get("table_folder")
+        if folder is None:
+            raise BadInput(f"{catalog.ref} does not say where its table was; name the folder with --images-from")
+        yield open_files(ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes), galaxies)
+        return
+    assert origin.size_px is not None
+    with open_cutouts(origin.survey, settings.survey_url, origin.size_px, settings.scale) as cutouts:
+        yield cutouts

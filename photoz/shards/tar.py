@@ -1,0 +1,69 @@
+"""Plain USTAR tars in the WebDataset convention, written by hand: no owner, no time, so the same bytes every time."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from photoz.errors import TryAgain
+
+BLOCK = 512
+NAME_BYTES = 100
+_SPACES = b" " * 8
+_MODE, _NOBODY, _EPOCH = b"0000644\0", b"0000000\0", b"00000000000\0"
+_TAIL = b"0" + bytes(NAME_BYTES) + b"ustar\x0000" + bytes(64) + b"0000000\x000000000\0" + bytes(155 + 12)
+
+
+def ustar_header(name: str, size: int) -> bytes:
+    """The 512-byte header of a regular file (POSIX.1-1988): mode 644, owner 0, time 0."""
+    encoded = name.encode("ascii")
+    if len(encoded) > NAME_BYTES or size >= 8**11:
+        raise ValueError(f"{name!r} of {size} bytes does not fit a USTAR header")
+    start = encoded.ljust(NAME_BYTES, b"\0") + _MODE + _NOBODY + _NOBODY + b"%011o\0" % size + _EPOCH
+    return start + b"%06o\0 " % sum(start + _SPACES + _TAIL) + _TAIL
+
+
+class ShardTar:
+    """A tar in the making at a local path. Whoever opened it publishes it; an unfinished one has no end mark.
+
+    Raises TryAgain where the local disk fails or is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._path.open("wb", buffering=2**20)
+        except OSError as error:
+            raise self._failed(error) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._file.write(bytes(2 * BLOCK))
+            self._file.close()
+        except OSError as closing:
+            raise self._failed(closing) from None
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member; the offset of its bytes in the tar."""
+        header = ustar_header(name, len(data))
+        padding = bytes(-len(data) % BLOCK)
+        try:
+            self._file.write(header)
+            self._file.write(data)
+            self._file.write(padding)
+        except OSError as error:
+            raise self._failed(error) from None
+        start = self._offset + BLOCK
+        self._offset = start + len(data) + len(padding)
+        return start
+
+    def _failed(self, error: OSError) -> TryAgain:
+        return TryAgain(
+            f"scratch {self._path}: {error.strerror}; free some space there (TMPDIR moves it) and try again"
+        )

@@ -1,0 +1,130 @@
+"""One shard: its tar, its index, and its list of galaxies without an image."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from photoz.artifacts import Draft
+from photoz.data.layout import MEMBER_COLUMNS, ImageFormat, index_name, tar_name
+from photoz.errors import PhotozError
+from photoz.progress import Stage
+from photoz.shards.tar import ShardTar
+from photoz.survey.picture import NoCutout
+
+# Paths and digests of the user's files stay in the members' JSON.
+NOT_INDEXED = ("key", "image", "image_sha256")
+FAILURE_SCHEMA = pa.schema(
+    [
+        ("object_id", pa.string()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("split", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+_SHOWN_EVERY = 20  # galaxies; a bar that moves for each costs more than writing it
+_ROWS_AT_ONCE = 256
+
+
+@dataclass
+class _Written:
+    """What has become of a shard's galaxies, by their place in it."""
+
+    members: list[tuple[str, int, int, int, int]] = field(default_factory=list)  # MEMBER_COLUMNS
+    kept: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    faults: list[NoCutout] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes shard after shard from one stream of stamps, which come in the order of the shards' galaxies."""
+
+    draft: Draft
+    image: ImageFormat
+    stamps: Iterator[bytes | NoCutout]
+    bar: Stage
+
+    def write(self, shard: str, galaxies: pa.Table) -> None:
+        """Finish the piece `shard`: a tar and an index of the galaxies (catalogue rows and their `key`).
+
+        Raises what the stream raises, and TryAgain if the local disk is full; nothing is published then.
+        """
+        path = self.draft.scratch / tar_name(shard)
+        with ShardTar(path) as tar:
+            written = self._fill(tar, galaxies)
+        samples, failures = len(written.kept), len(written.failed)
+        if samples + failures != galaxies.num_rows:
+            raise PhotozError(f"{shard}: {samples} samples and {failures} failures of {galaxies.num_rows} galaxies")
+        if failures:
+            without = _failures(galaxies.take(written.failed), written.faults)
+            self.draft.put_stage(failures_stage(shard), encode(without))
+        index = encode(_index(galaxies.take(written.kept), written))
+        files = [
+            self.draft.put(tar_name(shard), path, rows=samples),
+            self.draft.put(index_name(shard), index, rows=samples),
+        ]
+        path.unlink()
+        facts = {"samples": samples, "failures": failures, "image": self.image.to_summary()}
+        self.draft.finish_piece(shard, files, facts)
+
+    def _fill(self, tar: ShardTar, galaxies: pa.Table) -> _Written:
+        written = _Written()
+        stamps = islice(self.stamps, galaxies.num_rows)
+        for place, (row, stamp) in enumerate(zip(_rows(galaxies), stamps, strict=True)):
+            if isinstance(stamp, NoCutout):
+                written.failed.append(place)
+                written.faults.append(stamp)
+            else:
+                written.kept.append(place)
+                written.members.append(self._add(tar, row.pop("key"), stamp, row))
+            if place % _SHOWN_EVERY == _SHOWN_EVERY - 1:
+                self.bar.advance(_SHOWN_EVERY)
+        self.bar.advance(galaxies.num_rows % _SHOWN_EVERY)
+        return written
+
+    def _add(self, tar: ShardTar, key: str, stamp: bytes, row: dict[str, Any]) -> tuple[str, int, int, int, int]:
+        about = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+        offset = tar.add(f"{key}.{self.image.format}", stamp)
+        return key, offset, len(stamp), tar.add(f"{key}.json", about), len(about)
+
+
+def failures_stage(shard: str) -> str:
+    """Intermediate file with a shard's failures; merged into one table at the end."""
+    return f"failures/{shard}.parquet"
+
+
+def encode(table: pa.Table) -> bytes:
+    """A table as Parquet; the same rows give the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, row_group_size=65_536, compression="zstd", compression_level=3)
+    return sink.getvalue()
+
+
+def _rows(galaxies: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in galaxies.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def _index(galaxies: pa.Table, written: _Written) -> pa.Table:
+    columns = list(zip(*written.members, strict=True)) or [()] * len(MEMBER_COLUMNS)
+    types = [pa.string(), *[pa.int64()] * (len(MEMBER_COLUMNS) - 1)]
+    index = {name: pa.array(values, kind) for name, values, kind in zip(MEMBER_COLUMNS, columns, types, strict=True)}
+    catalogue = galaxies.drop_columns([name for name in NOT_INDEXED if name in galaxies.column_names])
+    fields = [pa.field(name, kind, nullable=False) for name, kind in zip(MEMBER_COLUMNS, types, strict=True)]
+    schema = pa.schema([*fields, *catalogue.schema], metadata=catalogue.schema.metadata)
+    return pa.Table.from_arrays([*index.values(), *catalogue.columns], schema=schema)
+
+
+def _failures(galaxies: pa.Table, faults: list[NoCutout]) -> pa.Table:
+    known = [galaxies[name] for name in FAILURE_SCHEMA.names[:4]]
+    reasons = pa.array([fault.reason for fault in faults], pa.string())
+    details = pa.array([fault.detail for fault in faults], pa.string())
+    return pa.Table.from_arrays([*known, reasons, details], schema=FAILURE_SCHEMA)
