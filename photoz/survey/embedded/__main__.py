@@ -1,0 +1,14 @@
+"""The sky server as a process of its own: settings as JSON in the first argument, until standard input closes."""
+
+import json
+import sys
+
+from photoz.errors import PhotozError
+from photoz.survey.embedded.serving import serve
+
+if __name__ == "__main__":
+    try:
+        serve(**json.loads(sys.argv[1]), until=sys.stdin.buffer.read)
+    except PhotozError as error:
+        print(error, file=sys.stderr)
+        sys.exit(int(error.exit_code))
