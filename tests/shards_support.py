@@ -53,7 +53,9 @@ def files_table(folder: Path, names: list[str | None], **columns: pa.Array) -> p
     )
 
 
-def make_shards(catalog: Artifact, settings: ShardSettings, name: str = "made", task: TaskSlice | None = None) -> Artifact:
+def make_shards(
+    catalog: Artifact, settings: ShardSettings, name: str = "made", task: TaskSlice | None = None
+) -> Artifact:
     """Run the shard job beside the catalogue and load what it published."""
     build_shards(catalog, settings, Destination(catalog.store, name, task or TaskSlice()))
     return load(catalog.store, Ref("shards", name))
@@ -76,3 +78,13 @@ def write_jpegs(folder: Path, count: int, size_px: int = 64) -> list[str | None]
     for i in range(count):
         (folder / f"{i}.jpg").write_bytes(noise_jpeg(i, size_px))
     return [f"{i}.jpg" for i in range(count)]
+
+
+def flat_jpeg(size_px: int, words: bool = False) -> bytes:
+    """What a survey sends off its footprint: one tone, perhaps with a line of text."""
+    pixels = np.zeros((size_px, size_px, 3), np.uint8)
+    if words:
+        pixels[size_px // 2, 4:-4:3] = 255
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "JPEG", quality=75)
+    return sink.getvalue()

@@ -20,7 +20,7 @@ from photoz.survey.picture import NoCutout, check_jpeg
 PATH = "/dr17/SkyServerWS/ImgCutout/getjpeg"
 AHEAD = 256  # cutouts in memory at most; enough that one slow galaxy does not stall the others
 MAX_REPLY_BYTES = 64 * 2**20
-TIMEOUT = urllib3.Timeout(connect=10, read=30)
+TIMEOUT = urllib3.Timeout(connect=10, read=20)
 REPLY_LIMIT_S = 60.0
 
 # Worth another try: the server or the network may do better in a moment. Nothing else is asked for twice.
@@ -112,34 +112,39 @@ class _Client:
     def fetch(self, position_deg: tuple[float, float]) -> bytes | NoCutout:
         """The cutout at one position, however many tries it takes within the patience."""
         deadline = time.monotonic() + self.service.patience_s
-        served_before, tries, last_reason = self.served, 0, ""
+        served_before, tries, failure = self.served, 0, _Transient("paused", "the server asked for a pause")
         while True:
+            self._pause(self._pacer.delay_s(), failure, deadline)
             try:
                 data = self._ask(position_deg)
             except NoCutout as final:
                 return final
-            except _Transient as failure:
-                tries = tries + 1 if failure.reason == last_reason else 1
-                last_reason = failure.reason
-                if tries >= TRIES and failure.reason in SUSPECTS and self.served > served_before:
-                    return NoCutout(failure.reason, failure.detail)
-                self._back_off(failure, tries, deadline)
+            except _Transient as another:
+                tries = tries + 1 if another.reason == failure.reason else 1
+                failure = another
             else:
                 self.served += 1  # a lost update between threads does no harm: only growth matters
                 return data
+            if tries >= TRIES and failure.reason in SUSPECTS and self.served > served_before:
+                return NoCutout(failure.reason, failure.detail)
+            if failure.wait_s:
+                self._pacer.hold(failure.wait_s)
+            self._pause(random.uniform(0.5, 1) * min(BACKOFF_MAX_S, BACKOFF_S * 2**tries), failure, deadline)
 
-    def _back_off(self, failure: _Transient, tries: int, deadline: float) -> None:
-        if failure.wait_s:
-            self._pacer.hold(failure.wait_s)
-        pause_s = max(failure.wait_s, random.uniform(0.5, 1) * min(BACKOFF_MAX_S, BACKOFF_S * 2**tries))
-        if time.monotonic() + pause_s > deadline or self.stopped.wait(pause_s):
+    def _pause(self, seconds: float, failure: _Transient, deadline: float) -> None:
+        """Wait, unless that would go beyond the patience, or all is being given up: TryAgain then."""
+        if seconds <= 0:
+            return
+        if time.monotonic() + seconds > deadline:
+            asked = f", and asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
             raise TryAgain(
-                f"{self.service.base_url}: {failure} (for {self.service.patience_s:.0f} s); finished shards are "
-                "kept: run the same command later to go on"
+                f"{self.service.base_url}: {failure}{asked}; retried for at most {self.service.patience_s:g} s; "
+                "finished shards are kept: run the same command later to go on"
             )
+        if self.stopped.wait(seconds):
+            raise TryAgain(f"{self.service.base_url}: stopped asking")
 
     def _ask(self, position_deg: tuple[float, float]) -> bytes:
-        self.stopped.wait(self._pacer.delay_s())
         try:
             reply = self._pool.request(
                 "GET",
