@@ -51,7 +51,8 @@ def keep_inside(rows: pa.Table, region: Region) -> pa.Table:
 def drop_duplicates(rows: pa.Table, radius_arcsec: float) -> pa.Table:
     """Of spectra closer than `radius_arcsec` with redshifts that agree, keep the one with the least error, then id.
 
-    Rows without z_spec can't leak a redshift from one split to another, and stay.
+    Rows without z_spec can't leak a redshift from one split to another, and stay. So do neighbours that the user's
+    own `split` or `block` keeps together: in a deep field they are distinct galaxies of one group.
     """
     if radius_arcsec == 0 or "z_spec" not in rows.column_names:
         return rows
@@ -59,6 +60,7 @@ def drop_duplicates(rows: pa.Table, radius_arcsec: float) -> pa.Table:
     with_z = np.flatnonzero(np.isfinite(z_spec))
     first, second = _close_pairs(_numpy(rows, "ra")[with_z], _numpy(rows, "dec")[with_z], radius_arcsec)
     agree = np.abs(z_spec[with_z][first] - z_spec[with_z][second]) <= SAME_REDSHIFT * (1 + z_spec[with_z][first])
+    agree &= _parted(rows.take(pa.array(with_z)), first, second)
     first, second = first[agree], second[agree]
     if not len(first):
         return rows
@@ -79,6 +81,15 @@ def _close_pairs(
     chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
     pairs = cKDTree(unit_vectors).query_pairs(chord, output_type="ndarray")
     return pairs[:, 0], pairs[:, 1]
+
+
+def _parted(rows: pa.Table, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which pairs the user's own split or block does not keep together; all of them where there is neither."""
+    own = next((name for name in ("split", "block") if name in rows.column_names), None)
+    if own is None:
+        return np.ones(len(first), dtype=np.bool_)
+    labels = np.array(rows[own].to_pylist(), dtype=object)
+    return np.asarray(labels[first] != labels[second], dtype=np.bool_)
 
 
 def _best_of_each(rows: pa.Table, galaxy: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

@@ -25,13 +25,19 @@ class MocRegion:
 
     def boxes(self) -> list[Box]:
         """Boxes that cover the map, a little generously: one for each cell of a coarser map."""
-        order, cells = 0, self.moc.degrade_to_order(0).flatten()
+        order, cells = 0, self._cells(0)
         while order < self.moc.max_order:
-            finer = self.moc.degrade_to_order(order + 1).flatten()
+            finer = self._cells(order + 1)
             if len(finer) > MOST_COVER_BOXES:
                 break
             order, cells = order + 1, finer
         return [box for cell in cells for box in _cell_cone(int(cell), order).boxes()]
+
+    def _cells(self, order: int) -> npt.NDArray[np.uint64]:
+        """Cells of that order that the map touches."""
+        moc = self.moc if order == self.moc.max_order else self.moc.degrade_to_order(order)
+        cells: npt.NDArray[np.uint64] = moc.flatten()
+        return cells
 
     def contains(self, ra_deg: Degrees, dec_deg: Degrees) -> npt.NDArray[np.bool_]:
         """Which positions are inside."""
