@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import hypothesis
 import pytest
 
 from photoz.artifacts import Store, open_store
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY, running_seaweedfs
+
+# A busy machine is no failure: no time limit for one example.
+hypothesis.settings.register_profile("photoz", deadline=None)
+hypothesis.settings.load_profile("photoz")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

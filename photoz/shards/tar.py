@@ -10,7 +10,7 @@ BLOCK = 512
 NAME_BYTES = 100
 _SPACES = b" " * 8
 _MODE, _NOBODY, _EPOCH = b"0000644\0", b"0000000\0", b"00000000000\0"
-_TAIL = b"0" + bytes(NAME_BYTES) + b"ustar\x0000" + bytes(64) + b"0000000\x000000000\0" + bytes(155 + 12)
+_TAIL = b"0" + bytes(NAME_BYTES) + b"ustar\x0000" + bytes(64 + 16 + 155 + 12)
 
 
 def ustar_header(name: str, size: int) -> bytes:
