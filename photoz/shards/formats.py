@@ -186,7 +186,8 @@ def _fits_pixels(data: bytes, header: dict[str, str], start: int, shape: tuple[i
     missing = stored == _integer(header, "BLANK") if bits > 0 and "BLANK" in header else None
     if (scale, zero) == (1.0, 0.0) and missing is None:
         return stored
-    scaled = stored * scale + zero
+    with np.errstate(over="ignore", invalid="ignore"):  # seen later as values that are not finite
+        scaled = stored * scale + zero
     if missing is not None:
         scaled[missing] = np.nan
     return scaled

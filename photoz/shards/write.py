@@ -64,9 +64,9 @@ class ShardWriter:
         if samples + failures != galaxies.num_rows:
             raise PhotozError(f"{shard}: {samples} samples and {failures} failures of {galaxies.num_rows} galaxies")
         if failures:
-            without = _failures(galaxies.take(written.failed), written.faults)
+            without = _failures(_take(galaxies, written.failed), written.faults)
             self.draft.put_stage(failures_stage(shard), encode(without))
-        index = encode(_index(galaxies.take(written.kept), written))
+        index = encode(_index(_take(galaxies, written.kept), written))
         files = [
             self.draft.put(tar_name(shard), path, rows=samples),
             self.draft.put(index_name(shard), index, rows=samples),
@@ -111,6 +111,10 @@ def encode(table: pa.Table) -> bytes:
 def _rows(galaxies: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in galaxies.to_batches(max_chunksize=_ROWS_AT_ONCE):
         yield from batch.to_pylist()
+
+
+def _take(galaxies: pa.Table, places: list[int]) -> pa.Table:
+    return galaxies.take(pa.array(places, pa.int64()))
 
 
 def _index(galaxies: pa.Table, written: _Written) -> pa.Table:

@@ -38,8 +38,8 @@ def jpeg_shape(data: bytes) -> tuple[int, int, int]:
         raise NoCutout("not_an_image", f"{len(data)} bytes that start with {start!r}")
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        raise NoCutout("corrupt", str(error)) from None
+    except (ValueError, KeyError) as error:  # KeyError: a chroma subsampling that simplejpeg has no name for
+        raise NoCutout("corrupt", f"JPEG header: {error}") from None
     channels = {"Gray": 1, "YCbCr": 3, "RGB": 3}.get(colours)
     if channels is None:
         raise NoCutout("not_colour", f"colour space {colours}, expected RGB or grey")
