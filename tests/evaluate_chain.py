@@ -5,6 +5,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import astropy.units as u
 import cdshealpix.nested
 import kcorrect
 import numpy as np
@@ -15,7 +16,6 @@ import simplejpeg
 from astropy.coordinates import Latitude, Longitude
 from astropy.table import Table
 
-import astropy.units as u
 from photoz.artifacts import Artifact, Destination, Draft, Ref, Store, load
 
 BANDS = "ugriz"
@@ -24,7 +24,7 @@ EDGES = np.linspace(0, 0.6, 121)
 
 
 def sdss_rows(limit: int | None = None, order: int = 3) -> pd.DataFrame:
-    """The galaxies that ship with kcorrect as catalogue rows, split by blocks of sky: 70 % train, 10 % val, 20 % test."""
+    """The galaxies that ship with kcorrect as catalogue rows, split by blocks of sky (0.7, 0.1, 0.2)."""
     path = Path(kcorrect.__file__).parent / "data" / "test" / "gst_tests_small.fits"
     table = Table.read(path)
     flux = np.asarray(table["MODELFLUX"], float)
@@ -151,7 +151,8 @@ def chain(store: Store, rows: pd.DataFrame, split: str = "test", simulated: bool
     facts = {"survey": survey, "simulated": simulated}
     catalog = write_artifact(
         store, "catalog", "t", {"catalog.parquet": parquet(rows)},
-        {**facts, "rows": len(rows), "attrition": attrition, "split_by": "healpix", "split_nside": 8}, {"survey": survey}, [],
+        {**facts, "rows": len(rows), "attrition": attrition, "split_by": "healpix", "split_nside": 8},
+        {"survey": survey}, [],
     )  # fmt: skip
     image = {
         "format": "jpg", "channels": 3, "height": size, "width": size, "dtype": "uint8", "source": "jpeg",
@@ -159,7 +160,8 @@ def chain(store: Store, rows: pd.DataFrame, split: str = "test", simulated: bool
     }  # fmt: skip
     shards = write_artifact(
         store, "shards", "t", shard_files(rows, size),
-        {**facts, "galaxies": len(rows), "samples": len(rows), "failures": 0, "image": image}, {"size": size}, [catalog],
+        {**facts, "galaxies": len(rows), "samples": len(rows), "failures": 0, "image": image},
+        {"size": size}, [catalog],
     )  # fmt: skip
     model = write_artifact(
         store, "model", "t", {"history.parquet": parquet(history())},

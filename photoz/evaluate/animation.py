@@ -147,9 +147,11 @@ def _with_points(pixels_hw: NDArray[np.uint8], scene: Scene, angle: float) -> ND
     shade = (3 + np.round(scene.shade_n[order] * (_SHADES - 1))).astype(np.uint8)
     near = depth[order] > 0
     # One pixel far away, 2x2 nearby; in a sparse field 2x2 and a cross of 3.
-    brush = [(0, 0, near | True), (0, 1, near), (1, 0, near), (1, 1, near)]
+    everywhere = np.ones_like(near)
+    brush = [(0, 0, everywhere), (0, 1, near), (1, 0, near), (1, 1, near)]
     if len(order) < SPARSE:
-        brush = [(d, a, near | True) for d in (0, 1) for a in (0, 1)] + [(2, 0, near), (2, 1, near), (0, 2, near), (1, 2, near)]
+        brush = [(down, across, everywhere) for down in (0, 1) for across in (0, 1)]
+        brush += [(2, 0, near), (2, 1, near), (0, 2, near), (1, 2, near)]
     for down, across, these in brush:
         r, c, value = row[these] + down, column[these] + across, shade[these]
         inside = (r >= 0) & (r < SIZE) & (c >= 0) & (c < SIZE)

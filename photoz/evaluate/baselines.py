@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.neighbors import KNeighborsRegressor
+from threadpoolctl import threadpool_limits
 
 from photoz.evaluate.metrics import Floats
 from photoz.runtime import usable_cores
@@ -19,6 +20,7 @@ from photoz.runtime import usable_cores
 MIN_TRAIN = 20  # fewer galaxies than this train nothing
 MAX_TRAIN = 200_000  # catalogue rows come in random order, so the first ones are a fair sample
 JPEG_BANDS = ("mag_g", "mag_r", "mag_i")
+_THREADS_FROM = 50_000
 _WAVELENGTH_ORDER = ("fuv", "nuv", "u", "g", "r", "i", "z", "y", "j", "h", "k", "ks", "w1", "w2")
 
 
@@ -60,7 +62,8 @@ def magnitude_baselines(train: pd.DataFrame, test: pd.DataFrame) -> tuple[list[E
     Both tables hold `mag_*`; `train` also `z_spec`. A band is used where at least half of the training galaxies
     have it.
     """
-    bands = [band for band in magnitude_bands(list(train.columns)) if band in test and train[band].notna().mean() >= 0.5]
+    bands = [band for band in magnitude_bands(list(train.columns)) if band in test]
+    bands = [band for band in bands if train[band].notna().mean() >= 0.5]
     if not bands:
         return [], "The catalogue has no magnitudes: no baseline on magnitudes is possible."
     train = train.loc[train[bands].notna().any(axis=1)].head(MAX_TRAIN)
@@ -106,8 +109,10 @@ def boosted_trees(features: Floats, z_train: Floats, wanted: Floats) -> Floats:
     model = HistGradientBoostingRegressor(
         loss="absolute_error", learning_rate=0.05, max_iter=300, early_stopping=False, random_state=0
     )
-    model.fit(features, np.log1p(z_train))
-    return np.asarray(np.expm1(model.predict(wanted)))
+    # On small tables threads spend more time waiting for one another than working.
+    with threadpool_limits(1 if len(features) < _THREADS_FROM else None):
+        model.fit(features, np.log1p(z_train))
+        return np.asarray(np.expm1(model.predict(wanted)))
 
 
 def nearest_neighbours(features: Floats, z_train: Floats, wanted: Floats) -> Floats:
@@ -129,8 +134,6 @@ def nearest_neighbours(features: Floats, z_train: Floats, wanted: Floats) -> Flo
 
 def trees_on_stamps(features: NDArray[np.float32], z_train: Floats, wanted: NDArray[np.float32]) -> Floats:
     """Extremely randomised trees on stamp colours; they do better than boosting on a few hundred galaxies."""
-    model = ExtraTreesRegressor(
-        200, min_samples_leaf=2, max_features=1.0 / 3.0, random_state=0, n_jobs=usable_cores()
-    )
+    model = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=1.0 / 3.0, random_state=0, n_jobs=usable_cores())
     model.fit(features, np.log1p(z_train))
     return np.asarray(np.expm1(model.predict(wanted)))

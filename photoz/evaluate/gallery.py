@@ -33,7 +33,9 @@ class Card:
     z_top: float
 
 
-def galleries(sample: Sample, predictions: Artifact, shards: Artifact, size: int, real_sdss: bool) -> dict[str, list[Card]]:
+def galleries(
+    sample: Sample, predictions: Artifact, shards: Artifact, size: int, real_sdss: bool
+) -> dict[str, list[Card]]:
     """Cards by group: best and worst by |dz|; by interval width where no redshift is known."""
     groups = _groups(sample, size)
     chosen = pd.concat(list(groups.values())).drop_duplicates("object_id") if groups else sample.galaxies.head(0)
@@ -41,7 +43,10 @@ def galleries(sample: Sample, predictions: Artifact, shards: Artifact, size: int
     images, pdfs = pictures(open_shards(shards), shard_of), read_pdfs(predictions, shard_of)
     top = _redshift_reach(chosen)
     return {
-        title: [_card(row, images[row["object_id"]], pdfs, sample.edges, top, real_sdss) for row in rows.to_dict("records")]
+        title: [
+            _card({str(name): value for name, value in row.items()}, images, pdfs, sample.edges, top, real_sdss)
+            for row in rows.to_dict("records")
+        ]
         for title, rows in groups.items()
     }
 
@@ -71,7 +76,12 @@ def _redshift_reach(chosen: pd.DataFrame) -> float:
 
 
 def _card(
-    row: Mapping[str, object], png: bytes, pdfs: dict[str, Floats], edges: Floats | None, top: float, real_sdss: bool
+    row: Mapping[str, object],
+    images: Mapping[str, bytes],
+    pdfs: Mapping[str, Floats],
+    edges: Floats | None,
+    top: float,
+    real_sdss: bool,
 ) -> Card:
     object_id = str(row["object_id"])
     z_phot, z_spec, dz = (_number(row.get(name)) for name in ("z_phot", "z_spec", "dz"))
@@ -80,7 +90,7 @@ def _card(
     return Card(
         object_id=object_id,
         link=explore_link(object_id) if real_sdss else None,
-        png=png,
+        png=images[object_id],
         z_phot=z_phot if z_phot is not None else float("nan"),
         z_spec=z_spec,
         dz=dz,

@@ -20,7 +20,7 @@ from photoz.evaluate.gallery import galleries
 from photoz.evaluate.metrics import Bootstrap
 from photoz.evaluate.page import build_page, summary_of
 from photoz.evaluate.report import Page, render
-from photoz.evaluate.sample import Chain, Sample, read_sample, training_rows
+from photoz.evaluate.sample import Chain, Sample, known_rows, read_sample
 from photoz.evaluate.scoring import Scores, counts, score
 from photoz.evaluate.stamps import stamp_colours
 from photoz.evaluate.wording import is_simulated
@@ -78,7 +78,8 @@ def _make(chain: Chain, settings: EvaluateSettings) -> tuple[dict[str, bytes], d
     bootstrap = Bootstrap(settings.bootstrap, settings.seed)
     with progress.stage("evaluate", total=6, unit="steps") as bar:
         bar.note("reading predictions")
-        sample, train = read_sample(chain), training_rows(chain)
+        sample, known = read_sample(chain), known_rows(chain)
+        train = known[known["split"] == "train"].reset_index(drop=True)
         scored = sample.scored
         bar.advance()
         bar.note("training baselines")
@@ -90,13 +91,13 @@ def _make(chain: Chain, settings: EvaluateSettings) -> tuple[dict[str, bytes], d
         bar.advance()
         check_stop()
         bar.note("figures")
-        page = _with_figures(page, chain, sample, train, scores)
+        page = _with_figures(page, chain, sample, known, scores)
         bar.advance()
         bar.note("gallery")
         page = _with_galleries(page, chain, sample, settings)
         bar.advance()
         bar.note("animation")
-        page = _with_animation(page, sample, train)
+        page = _with_animation(page, sample, known)
         bar.advance()
         if scores:
             mark = scores.network.metrics["cnn"]["sigma_mad"]
@@ -147,17 +148,18 @@ def _colours_of(shards: ShardSet, scored: pd.DataFrame) -> np.ndarray:
     return features[[row_of[object_id] for object_id in scored["object_id"]]]
 
 
-def _with_figures(page: Page, chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores | None) -> Page:
+def _with_figures(page: Page, chain: Chain, sample: Sample, known: pd.DataFrame, scores: Scores | None) -> Page:
+    train = known[known["split"] == "train"]
     history = chain.model.table("history.parquet").to_pandas()
     learning = panels.learning_panel(history, chain.model.summary.get("best_epoch"))
-    about_sample: Sequence[panels.Panel | None] = [
-        *panels.redshift_panels(sample, train), panels.sky_panel(sample, train), learning
-    ]  # fmt: skip
+    about_sample: Sequence[panels.Panel | None] = [panels.sky_panel(sample, known), learning]
+    about_pdfs = [*panels.pdf_panels(sample), panels.n_of_z_panel(sample)]
     return replace(
         page,
         accuracy_panels=list(panels.accuracy_panels(sample.scored)) if scores else [],
         comparison_panel=panels.comparison_panel(scores) if scores and len(scores.rows) > 1 else None,
-        pdf_panels=list(panels.pdf_panels(sample)),
+        pdf_panels=[panel for panel in about_pdfs if panel],
+        redshifts_panel=panels.redshifts_panel(sample, train),
         sample_panels=[panel for panel in about_sample if panel],
     )
 
@@ -169,12 +171,12 @@ def _with_galleries(page: Page, chain: Chain, sample: Sample, settings: Evaluate
     return replace(page, galleries=list(groups.items()), gallery_note=note)
 
 
-def _with_animation(page: Page, sample: Sample, train: pd.DataFrame) -> Page:
+def _with_animation(page: Page, sample: Sample, known: pd.DataFrame) -> Page:
     tested = sample.galaxies
     z = tested["z_spec"].fillna(tested["z_phot"])
     positions = tested.assign(z=z)[["object_id", "ra", "dec", "z"]]
-    if "ra" in train:
-        rows = train.rename(columns={"z_spec": "z"})[["object_id", "ra", "dec", "z"]]
+    if len(known):
+        rows = known.rename(columns={"z_spec": "z"})[["object_id", "ra", "dec", "z"]]
         positions = pd.concat([positions, rows]).drop_duplicates("object_id")
     order = np.random.default_rng(0).permutation(len(positions))
     ra, dec, z_shown = (positions[name].to_numpy(float)[order] for name in ("ra", "dec", "z"))

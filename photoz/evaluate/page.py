@@ -66,8 +66,7 @@ def metric_tables(scores: Scores) -> list[tuple[str, list[MetricLine]]]:
     ]  # fmt: skip
     known = [line for line in _pdf_lines() if line[0] in scores.pdf]
     if known:
-        lines = [MetricLine(label, scores.pdf[key], about, digits, percent) for key, label, about, digits, percent in known]
-        tables.append(("PDFs", lines))
+        tables.append(("PDFs", [MetricLine(name, scores.pdf[key], text, n, pc) for key, name, text, n, pc in known]))
     return tables
 
 
@@ -82,16 +81,15 @@ def _pdf_lines() -> list[tuple[str, str, str, int, bool]]:
     ]
 
 
-def build_page(
-    chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores | None, bootstrap: Bootstrap
-) -> Page:
+def build_page(chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores | None, bootstrap: Bootstrap) -> Page:
     """The page without its figures and galleries."""
     apart = wording.Separation.of(sample.galaxies, train, chain)
     common: dict[str, Any] = {
-        "title": f"{chain.predictions.ref}",
+        "title": f"Redshift report on {chain.predictions.ref}",
         "lead": wording.lead(chain, sample, train, apart),
         "banners": wording.banners(chain, sample, apart),
         "scored": scores is not None,
+        "deep": bool((sample.galaxies["z_spec"] > 1).any()),
         "flag_note": wording.flag_note(sample, scores),
         "attrition": attrition(chain.catalog),
         "catalog_ref": str(chain.catalog.ref),
@@ -121,7 +119,7 @@ def _comparison_note(scores: Scores) -> str:
         "Every estimator below learned from the same training galaxies and is scored on exactly the same tested ones. "
     )
     if scores.reference == "trees_gri":
-        return note + "The reference is gradient boosting on g, r, i magnitudes, which is all the colour that a JPEG holds."
+        return note + "The reference is gradient boosting on g, r, i magnitudes, all the colour that a JPEG holds."
     if scores.reference:
         return note + f"The reference is {scores.label_of(scores.reference).lower()}."
     return note + "No baseline could be made that would serve as a reference."
@@ -154,7 +152,7 @@ def _holds(artifact: Artifact) -> str:
     for key in _SUMMARY_SHOWN:
         value = artifact.summary.get(key)
         if isinstance(value, dict):
-            parts.append(", ".join(f"{name} {count:,}" if isinstance(count, int) else str(name) for name, count in value.items()))
+            parts.append(", ".join(f"{name} {count:,}" for name, count in value.items() if isinstance(count, int)))
         elif isinstance(value, int) and not isinstance(value, bool):
             parts.append(f"{key.replace('_', ' ')} {value:,}")
         elif isinstance(value, str):
@@ -184,5 +182,3 @@ def summary_of(scores: Scores | None) -> dict[str, Any]:
         "sigma_mad_over_reference": scores.network.ratio,
     }
     return {name: one.as_json()["value"] for name, one in flat.items()} | {"reference": scores.reference}
-
-

@@ -30,7 +30,7 @@ def accuracy_panels(scored: pd.DataFrame) -> Iterator[Panel]:
     yield Panel(
         "z_phot_z_spec",
         "Photometric against spectroscopic redshift",
-        "Each galaxy once; darker blue is more galaxies in a cell, on a log scale. A perfect estimator lies on the "
+        "Each galaxy once; darker blue is more crowded. A perfect estimator lies on the "
         "black line. Beyond the red lines a galaxy counts as an outlier at 0.05 (dashed) or 0.15 (dotted). Below: "
         "dz = (z_phot − z_spec) / (1 + z_spec).",
         residuals.z_phot_against_z_spec(z_phot, z_spec),
@@ -43,7 +43,6 @@ def accuracy_panels(scored: pd.DataFrame) -> Iterator[Panel]:
         "their σ_MAD. Against z_spec some slope is expected of any estimator that returns a median: rare redshifts "
         "are drawn towards common ones. Against magnitude the median should stay on zero.",
         residuals.residuals(z_phot, z_spec, magnitude, label),
-        wide=True,
     )
 
 
@@ -99,51 +98,59 @@ def pdf_panels(sample: Sample) -> Iterator[Panel]:
         )
 
 
-def redshift_panels(sample: Sample, train: pd.DataFrame) -> Iterator[Panel]:
-    """Redshift distributions of the training and tested galaxies, and N(z)."""
+def redshifts_panel(sample: Sample, train: pd.DataFrame) -> Panel | None:
+    """Redshift distributions of the training and tested galaxies."""
     galaxies = sample.scored if len(sample.scored) else sample.galaxies
     z_phot = galaxies["z_phot"].dropna().to_numpy(float)
     z_spec = sample.scored["z_spec"].to_numpy(float) if len(sample.scored) else None
     if not len(z_phot):
-        return
-    yield Panel(
+        return None
+    return Panel(
         "redshifts",
         "Redshifts trained on and tested on",
         "Histograms of equal area. Training and tested galaxies should have the same distribution: a network knows "
         "little of redshifts that it has seldom seen.",
         samples.redshift_histograms(train["z_spec"].to_numpy(float), z_spec, z_phot),
     )
-    all_phot = sample.galaxies["z_phot"].dropna().to_numpy(float)
-    with_spec = z_spec if len(sample.scored) == len(sample.galaxies) else None
+
+
+def n_of_z_panel(sample: Sample) -> Panel | None:
+    """N(z) from PDFs, medians and spectra."""
+    z_phot = sample.galaxies["z_phot"].dropna().to_numpy(float)
+    if not len(z_phot):
+        return None
+    all_known = 0 < len(sample.scored) == len(sample.galaxies)
+    with_spec = sample.scored["z_spec"].to_numpy(float) if all_known else None
     edges = sample.edges if sample.edges is not None else np.zeros(0)
-    yield Panel(
+    return Panel(
         "n_of_z",
         "N(z)",
         "The redshift distribution that the sum of the PDFs implies, beside the histogram of their medians"
         + (" and the true one." if with_spec is not None else "."),
-        pdfs.redshift_distribution(edges, sample.stacked, all_phot, with_spec),
+        pdfs.redshift_distribution(edges, sample.stacked, z_phot, with_spec),
     )
 
 
-def sky_panel(sample: Sample, train: pd.DataFrame) -> Panel:
-    """Footprint by split."""
-    tested = sample.galaxies
-    split = tested["split"].where(tested["split"].notna(), "no split") if "split" in tested else None
-    names = (split if split is not None else pd.Series("tested", index=tested.index)).tolist()
-    parts = [train[~train["object_id"].isin(tested["object_id"])], tested] if "ra" in train else [tested]
-    positions = pd.concat([part[["ra", "dec"]] for part in parts], ignore_index=True)
-    labels = ["train"] * (len(positions) - len(names)) + names
-    # Both in the end thinned alike, so mix them first: a fixed shuffle.
-    order = np.random.default_rng(0).permutation(len(positions))
-    ra, dec = positions["ra"].to_numpy(float)[order], positions["dec"].to_numpy(float)[order]
+def sky_panel(sample: Sample, known: pd.DataFrame) -> Panel:
+    """Footprint of the tested galaxies and of those in the training catalogue, by split."""
+    tested = sample.galaxies[["ra", "dec"]].assign(split=_splits(sample))
+    others = known.loc[~known["object_id"].isin(sample.galaxies["object_id"]), ["ra", "dec", "split"]]
+    # Mixed, so that a thinned map shows both alike.
+    rows = pd.concat([others, tested], ignore_index=True).sample(frac=1, random_state=0)
     return Panel(
         "footprint",
         "Where on the sky",
-        "Positions (ICRS) of training and tested galaxies. Whole cells of sky go to one split, so that neighbours, "
-        "which share clusters, seeing and calibration, never stand on both sides.",
-        samples.footprint(ra, dec, [labels[i] for i in order]),
+        "Positions (ICRS) of the tested galaxies and of those in the training catalogue. Whole cells of sky go to one "
+        "split, so that neighbours, which share clusters, seeing and calibration, do not stand on both sides.",
+        samples.footprint(rows["ra"].to_numpy(float), rows["dec"].to_numpy(float), rows["split"].tolist()),
         wide=True,
     )
+
+
+def _splits(sample: Sample) -> pd.Series:
+    if "split" not in sample.galaxies:
+        return pd.Series("no split", index=sample.galaxies.index)
+    return sample.galaxies["split"].fillna("no split")
 
 
 def learning_panel(history: pd.DataFrame, best_epoch: float | None) -> Panel | None:

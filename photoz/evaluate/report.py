@@ -42,6 +42,7 @@ class Page:
     title: str
     lead: str
     scored: bool
+    deep: bool  # redshifts beyond 1, where R² of log(1+z) tells more than R²
     banners: list[Banner]
     footer: str
     tiles: list[MetricLine] = field(default_factory=list)
@@ -57,6 +58,7 @@ class Page:
     flag_note: str = ""
     galleries: list[tuple[str, list[Card]]] = field(default_factory=list)
     gallery_note: str = ""
+    redshifts_panel: Panel | None = None
     sample_panels: list[Panel] = field(default_factory=list)
     animation: tuple[bytes, bytes] | None = None
     animation_caption: str = ""
@@ -67,8 +69,8 @@ class Page:
 
     def panels(self) -> list[Panel]:
         """Every figure once."""
-        compared = [self.comparison_panel] if self.comparison_panel else []
-        return [*compared, *self.accuracy_panels, *self.pdf_panels, *self.sample_panels]
+        alone = [panel for panel in (self.comparison_panel, self.redshifts_panel) if panel]
+        return [*alone, *self.accuracy_panels, *self.pdf_panels, *self.sample_panels]
 
 
 def render(page: Page) -> bytes:
@@ -76,7 +78,8 @@ def render(page: Page) -> bytes:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    environment.filters |= {"data_uri": data_uri, "value": value_text, "error": error_text, "coordinate": _coordinate}
+    environment.filters |= {"data_uri": data_uri, "value": value_text, "error": error_text, "number": number_text}
+    environment.filters["coordinate"] = _coordinate
     template = environment.get_template("report.html.j2")
     return template.render(page=page, plot_width=PLOT_WIDTH, plot_height=PLOT_HEIGHT).encode()
 
@@ -97,8 +100,11 @@ def error_text(one: Estimate, digits: int, percent: bool) -> str:
 
 
 def _number(value: float, digits: int, percent: bool) -> str:
-    if percent:
-        return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f} %" if percent else number_text(value, digits)
+
+
+def number_text(value: float, digits: int) -> str:
+    """A number with a true minus sign, and none before zero."""
     text = f"{value:.{digits}f}".replace("-", "−")
     return text.removeprefix("−") if float(f"{value:.{digits}f}") == 0 else text
 

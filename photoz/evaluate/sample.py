@@ -36,12 +36,12 @@ class Chain:
     def of(cls, predictions: Artifact) -> "Chain":
         """Follow the inputs. Raises MissingArtifact if the model, the shards or their catalogue is gone."""
         model, shards = predictions.input("model"), predictions.input("shards")
+        catalog = shards.input("catalog")
         try:
             training_shards = model.input("shards")
-            training = training_shards.input("catalog")
+            return cls(predictions, model, shards, catalog, training_shards, training_shards.input("catalog"))
         except MissingArtifact:
-            training_shards = training = None
-        return cls(predictions, model, shards, shards.input("catalog"), training_shards, training)
+            return cls(predictions, model, shards, catalog, None, None)
 
     def artifacts(self) -> list[Artifact]:
         """Each artifact once, from the predictions back to the catalogues."""
@@ -51,8 +51,9 @@ class Chain:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row a galaxy: the prediction, what the catalogue knows, and `dz`, `pit`, `crps`, `cde_loss`, `in_68`, `in_95`.
+    """One row a galaxy: the prediction, what the catalogue knows, and its scores.
 
+    The scores are `dz`, `pit`, `crps`, `cde_loss`, `in_68` and `in_95` (1 or 0), NaN where there is none.
     `shard` names the galaxy's shard. `stacked` is the sum of all PDFs, mass in each bin of `edges`.
     """
 
@@ -71,18 +72,17 @@ def read_sample(chain: Chain) -> Sample:
 
     Raises BadFormat for a repeated id, an id that the catalogue lacks, or PDFs on differing bins.
     """
-    names = [name for name in chain.predictions.names("*.parquet")]
-    parts = [_read_shard(chain.predictions, name) for name in names]
+    parts = [_read_shard(chain.predictions, name) for name in chain.predictions.names("*.parquet")]
     if not parts:
         raise BadFormat(f"{chain.predictions.ref}: holds no predictions; expected <split>-000000.parquet")
     galaxies = _joined(pd.concat([part.galaxies for part in parts], ignore_index=True), chain)
-    with_pdf = [part for part in parts if part.stacked is not None and part.edges is not None]
-    if not with_pdf:
+    edges = [part.edges for part in parts if part.edges is not None]
+    stacked = [part.stacked for part in parts if part.stacked is not None]
+    if not edges:
         return Sample(galaxies)
-    edges = with_pdf[0].edges
-    if any(not np.array_equal(part.edges, edges) for part in with_pdf):
+    if any(not np.array_equal(other, edges[0]) for other in edges):
         raise BadFormat(f"{chain.predictions.ref}: its files hold PDFs on differing redshift bins")
-    return Sample(galaxies, edges, np.sum([part.stacked for part in with_pdf], axis=0))
+    return Sample(galaxies, edges[0], np.sum(stacked, axis=0))
 
 
 def read_pdfs(predictions: Artifact, shard_of: dict[str, str]) -> dict[str, Floats]:
@@ -97,12 +97,12 @@ def read_pdfs(predictions: Artifact, shard_of: dict[str, str]) -> dict[str, Floa
     return found
 
 
-def training_rows(chain: Chain) -> pd.DataFrame:
-    """The training split of the catalogue that the model learned from; empty where it is no longer stored."""
+def known_rows(chain: Chain) -> pd.DataFrame:
+    """Galaxies with redshift and split in the catalogue that the model learned from; none where it isn't stored."""
     if chain.training is None:
-        return pd.DataFrame({"object_id": pd.Series(dtype=str), "z_spec": pd.Series(dtype=float)})
+        return _frame(chain.catalog.table("catalog.parquet").slice(0, 0))
     rows = _frame(chain.training.table("catalog.parquet"))
-    return rows[(rows["split"] == "train") & rows["z_spec"].notna()].reset_index(drop=True)
+    return rows[rows["split"].notna() & rows["z_spec"].notna()].reset_index(drop=True)
 
 
 def _read_shard(predictions: Artifact, name: str) -> Sample:
@@ -130,7 +130,7 @@ def _read_shard(predictions: Artifact, name: str) -> Sample:
 def _with_pdf_scores(galaxies: pd.DataFrame, edges: Floats, mass_nk: Floats) -> Sample:
     usable = np.isfinite(mass_nk).all(axis=1) & (mass_nk.sum(axis=1) > 0)
     rows = np.flatnonzero(usable & galaxies["dz"].notna().to_numpy())
-    scores = PdfScores.of(edges, mass_nk[rows], galaxies["z_spec"].to_numpy(float)[rows])
+    scores = PdfScores.of(mass_nk[rows], edges, galaxies["z_spec"].to_numpy(float)[rows])
     for column in ("pit", "crps", "cde_loss"):
         values = np.full(len(galaxies), np.nan)
         values[rows] = getattr(scores, column)
@@ -167,7 +167,7 @@ def _joined(galaxies: pd.DataFrame, chain: Chain) -> pd.DataFrame:
     if len(repeated):
         raise BadFormat(f"{chain.predictions.ref}: galaxy {repeated.iloc[0]} is in it twice; make it again")
     catalog = _frame(chain.catalog.table("catalog.parquet"))
-    added = [name for name in catalog if name in _FROM_CATALOG or name.startswith("mag_")]
+    added = [str(name) for name in catalog if name in _FROM_CATALOG or str(name).startswith("mag_")]
     known = catalog[["object_id", *added]]
     kept = galaxies.drop(columns=[name for name in added if name in galaxies])
     joined = kept.merge(known, on="object_id", how="left", validate="one_to_one", indicator="found")
@@ -188,5 +188,3 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 def shared_cells(tested: Iterable[object], trained: Iterable[object]) -> int:
     """How many distinct sky cells (or blocks) hold both tested and training galaxies."""
     return len(set(tested) & set(trained))
-
-

@@ -1,14 +1,23 @@
 """The numbers of a report: the network and every baseline on the same galaxies, and the document metrics.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from photoz.evaluate.baselines import Estimates
-from photoz.evaluate.metrics import CONVENTIONS, Bootstrap, Estimate, Floats, Metric, point_columns, point_metrics, running
+from photoz.evaluate.metrics import (
+    CONVENTIONS,
+    Bootstrap,
+    Estimate,
+    Floats,
+    Metric,
+    point_columns,
+    point_metrics,
+    running,
+)
 from photoz.evaluate.pdf_metrics import pdf_metrics
 
 NETWORK = "network"
@@ -82,7 +91,7 @@ def score(scored: pd.DataFrame, estimates: Sequence[Estimates], bootstrap: Boots
         reference=reference.key if reference else None,
         pdf=pdf,
         pdf_galaxies=int(whole.sum()),
-        unflagged=_unflagged(scored, bootstrap),
+        unflagged=_unflagged(scored, reference, bootstrap),
         binned=binned(scored),
     )
 
@@ -104,7 +113,7 @@ def _metric(name: str) -> Metric:
     return next(metric for metrics in CONVENTIONS.values() for metric in metrics if metric.name == name)
 
 
-def _unflagged(scored: pd.DataFrame, bootstrap: Bootstrap) -> Row | None:
+def _unflagged(scored: pd.DataFrame, reference: Estimates | None, bootstrap: Bootstrap) -> Row | None:
     """The network on the galaxies without a flag, where some have one."""
     if "flags" not in scored:
         return None
@@ -113,7 +122,8 @@ def _unflagged(scored: pd.DataFrame, bootstrap: Bootstrap) -> Row | None:
         return None
     kept = scored[clean]
     network = Estimates("network_unflagged", "This network, unflagged galaxies", kept["z_phot"].to_numpy(float))
-    return _row(network, kept["z_spec"].to_numpy(float), None, bootstrap)
+    same = replace(reference, z_phot=reference.z_phot[clean.to_numpy()]) if reference else None
+    return _row(network, kept["z_spec"].to_numpy(float), same, bootstrap)
 
 
 def is_flagged(flags: pd.Series) -> pd.Series:

@@ -5,6 +5,7 @@ Legend: b image, c channel, h row, w column.
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,10 @@ def colours(images_bchw: NDArray[np.generic]) -> NDArray[np.float32]:
     Fluxes are taken through asinh, in units of their own noise, so that differences behave as colours do.
     """
     b, c, h, w = images_bchw.shape
-    values = images_bchw
+    values: NDArray[Any] = images_bchw
     if values.dtype != np.uint8:
-        values = np.nan_to_num(values.astype(np.float32))
-        values = np.arcsinh(values / _noise(values))
+        fluxes = np.nan_to_num(values.astype(np.float32))
+        values = np.arcsinh(fluxes / _noise(fluxes))
     found = []
     for share in _APERTURES:
         rows, columns = _middle(h, share), _middle(w, share)

@@ -37,7 +37,7 @@ class Separation:
             blocks = tested["block"].isin(train["block"].dropna()) & ~same
             return cls(int(same.sum()), int(blocks.sum()), "block")
         nside = how.get("split_nside")
-        if not isinstance(nside, int) or "ra" not in train:
+        if not isinstance(nside, int) or not len(train):
             return cls(int(same.sum()), None, "the table's own split")
         order = nside.bit_length() - 1
         cells = np.isin(_cells(tested, order), _cells(train, order)) & ~same.to_numpy()
@@ -61,7 +61,8 @@ def image_words(chain: Chain) -> str:
     scale = image.get("scale_arcsec_per_px")
     size = f"{image.get('width')}×{image.get('height')} px"
     at = f' at {scale:g}"/px' if scale else ""
-    return f"{'simulated' if is_simulated(chain) else 'real'} {size} {kind} images in {image.get('channels')} channels{at}"
+    origin = "simulated" if is_simulated(chain) else "real"
+    return f"{origin} {size} {kind} images in {image.get('channels')} channels{at}"
 
 
 def lead(chain: Chain, sample: Sample, train: pd.DataFrame, apart: Separation) -> str:

@@ -5,8 +5,17 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from photoz.evaluate.figures.style import (
-    BLUE, GREY, INK, ORANGE, RED, density, drawn, new_figure, redshift_axis, says, span,
-)  # fmt: skip
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    density,
+    drawn,
+    new_figure,
+    says,
+    span,
+)
 from photoz.evaluate.metrics import Floats
 
 
@@ -21,7 +30,8 @@ def pit_histogram(pit: Floats) -> Figure:
     axes.axhspan(low, high, color=GREY, alpha=0.25, lw=0, label="95 % of bars, if uniform")
     axes.axhline(1, color=INK, lw=1)
     axes.stairs(counts * bins / len(pit), edges, fill=True, color=BLUE, alpha=0.75)
-    axes.set(xlim=(0, 1), xlabel="PIT: the PDF's cumulative probability at $z_{\\rm spec}$", ylabel="relative frequency")
+    axes.set_xlabel("PIT: the PDF's cumulative probability at $z_{\\rm spec}$")
+    axes.set(xlim=(0, 1), ylabel="relative frequency")
     axes.set_ylim(0, max(2.0, 1.15 * float((counts * bins / len(pit)).max())))
     axes.legend(loc="upper right")
     return figure
@@ -36,12 +46,14 @@ def coverage(pit: Floats) -> Figure:
     inside = np.sort(np.abs(2 * pit - 1))
     kept = np.searchsorted(inside, promised, side="right") / len(pit)
     error = 1.96 * np.sqrt(promised * (1 - promised) / len(pit))
-    axes.fill_between(promised, promised - error, promised + error, color=GREY, alpha=0.25, lw=0, label="95 % band, if exact")
+    band = (promised - error, promised + error)
+    axes.fill_between(promised, *band, color=GREY, alpha=0.25, lw=0, label="95 % band, if exact")
     axes.plot([0, 1], [0, 1], color=INK, lw=1)
     axes.plot(promised, kept, color=BLUE, lw=2.2, label="this network")
     axes.text(0.97, 0.55, "below the line:\nPDFs too narrow", ha="right", va="top", color=GREY, fontsize=9)
     axes.text(0.03, 0.62, "above the line:\nPDFs too wide", ha="left", va="top", color=GREY, fontsize=9)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="promised probability of the interval", ylabel="share of galaxies inside")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel="promised probability of the interval", ylabel="share of galaxies inside")
     axes.legend(loc="upper left")
     return figure
 

@@ -37,24 +37,25 @@ def z_phot_against_z_spec(z_phot: Floats, z_spec: Floats) -> Figure:
 @drawn
 def residuals(z_phot: Floats, z_spec: Floats, magnitude: Floats | None, magnitude_label: str) -> Figure:
     """dz against z_spec and against a magnitude, each with a running median and scatter."""
-    figure = new_figure(11.6, 4.2)
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure = new_figure(5.6, 6.6)
+    top, bottom = figure.subplots(2, 1, sharey=True)
     dz = scaled_residual(z_phot, z_spec)
     reach = _reach(dz)
     low, high = span(z_spec)
-    _panel(left, z_spec, dz, (low, high), reach)
-    redshift_axis(left, "x", low, high)
-    left.set_xlabel("$z_{\\rm spec}$")
-    left.set_ylabel("dz = ($z_{\\rm phot}-z_{\\rm spec}$) / (1 + $z_{\\rm spec}$)")
+    _panel(top, z_spec, dz, (low, high), reach)
+    redshift_axis(top, "x", low, high)
+    top.set_xlabel("$z_{\\rm spec}$")
+    top.set_ylabel("dz")
+    bottom.set_ylabel("dz")
     finite = np.isfinite(magnitude) if magnitude is not None else np.zeros(0, bool)
     if magnitude is None or finite.sum() < 2:
-        says(right, "the catalogue has no magnitudes")
+        says(bottom, "the catalogue has no magnitudes")
         return figure
     faint, bright = np.percentile(magnitude[finite], [99.8, 0.2])
     room = 0.03 * (faint - bright) + 0.01
-    _panel(right, magnitude[finite], dz[finite], (bright - room, faint + room), reach)
-    right.set_xlim(bright - room, faint + room)
-    right.set_xlabel(magnitude_label)
+    _panel(bottom, magnitude[finite], dz[finite], (bright - room, faint + room), reach)
+    bottom.set_xlim(bright - room, faint + room)
+    bottom.set_xlabel(magnitude_label)
     return figure
 
 
@@ -66,7 +67,8 @@ def _panel(axes: Axes, x: Floats, dz: Floats, across: tuple[float, float], reach
         axes.plot(run.centre, run.median, color=INK, lw=1.8, marker="o", ms=3.5, label="running median")
         for sign in (-1, 1):
             edge = run.median + sign * run.sigma
-            axes.plot(run.centre, edge, color=INK, lw=1.1, ls="--", label="± $\\sigma_{\\rm MAD}$" if sign > 0 else None)
+            label = "± $\\sigma_{\\rm MAD}$" if sign > 0 else None
+            axes.plot(run.centre, edge, color=INK, lw=1.1, ls="--", label=label)
         axes.legend(loc="upper right", ncols=2)
 
 

@@ -1,15 +1,24 @@
 """What was trained and tested on: redshifts, sky, learning curves, and how the estimators compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 
 from photoz.evaluate.figures.style import (
-    BLUE, GREY, INK, ORANGE, RED, SPLIT_COLOURS, drawn, new_figure, redshift_axis, span,
-)  # fmt: skip
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    SPLIT_COLOURS,
+    drawn,
+    new_figure,
+    span,
+)
 from photoz.evaluate.metrics import Estimate, Floats
 
 MOLLWEIDE_FROM_DEG = 50.0
@@ -28,9 +37,10 @@ def redshift_histograms(train: Floats, test_spec: Floats | None, test_phot: Floa
     low, high = span(np.concatenate([values for values, _, _ in parts]), 99.9)
     bins = np.linspace(low, high, int(np.clip(2 * np.sqrt(len(test_phot)), 8, 50)) + 1)
     for values, label, colour in parts:
-        share, _ = np.histogram(values, bins=bins, weights=np.full(len(values), 1 / len(values) / (bins[1] - bins[0])))
-        fill = colour == GREY
-        axes.stairs(share, bins, color=colour, fill=fill, alpha=0.45 if fill else 1.0, lw=1.8, label=f"{label}: {len(values):,}")
+        share = np.histogram(values, bins=bins)[0] / len(values) / (bins[1] - bins[0])
+        filled = colour == GREY
+        patch = axes.stairs(share, bins, color=colour, fill=filled, lw=1.8, label=f"{label}: {len(values):,}")
+        patch.set_alpha(0.45 if filled else 1.0)
     axes.set(xlim=(low, high), xlabel="redshift", ylabel="share per unit redshift")
     axes.legend(loc="upper right")
     return figure
@@ -52,9 +62,13 @@ def _whole_sky(ra: Floats, dec: Floats, names: np.ndarray) -> Figure:
     # Right ascension grows to the left, with 180 degrees in the middle.
     _points(axes, -np.deg2rad(ra - 180), np.deg2rad(dec), names)
     at = np.arange(-150, 151, 60)
-    axes.set_xticks(np.deg2rad(at), [f"{180 - degrees}°" for degrees in at], color=GREY)
+    axes.set_xticks(np.deg2rad(at), [f"{180 - degrees}°" for degrees in at])
+    north = np.arange(-60, 61, 30)
+    axes.set_yticks(np.deg2rad(north), [f"{degrees:+d}°".replace("-", "−") for degrees in north])
+    for label in axes.get_xticklabels():
+        label.set_path_effects([Stroke(linewidth=3, foreground="white"), Normal()])
     axes.set(xlabel="right ascension", ylabel="declination")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.06, -0.06), markerscale=3)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.06, -0.06), markerscale=4)
     return figure
 
 
@@ -77,7 +91,8 @@ def _small_field(offset: Floats, dec: Floats, names: np.ndarray, centre: float) 
 
 def _points(axes: Axes, x: Floats, y: Floats, names: np.ndarray) -> None:
     size = float(np.clip(9000 / len(x), 1.2, 22))
-    for name in sorted(set(names.tolist()), key=lambda split: ("train", "val", "test").index(split) if split in SPLIT_COLOURS else 9):
+    found = set(names.tolist())
+    for name in (*(split for split in SPLIT_COLOURS if split in found), *sorted(found - set(SPLIT_COLOURS))):
         here = names == name
         axes.scatter(
             x[here], y[here], s=size, linewidths=0, alpha=0.8, rasterized=True,
@@ -116,7 +131,7 @@ def comparison(rows: Sequence[tuple[str, Estimate]], reference: str | None) -> F
     figure = new_figure(11.6, 1.2 + 0.36 * len(shown))
     axes = figure.subplots()
     for place, (label, estimate) in enumerate(shown):
-        colour = RED if place is not None and label == rows[0][0] else BLUE
+        colour = RED if label == rows[0][0] else BLUE
         axes.errorbar(estimate.value or 0.0, place, xerr=estimate.error, fmt="o", color=colour, ms=6, capsize=3)
     known = dict(shown)
     if reference in known:
@@ -125,5 +140,3 @@ def comparison(rows: Sequence[tuple[str, Estimate]], reference: str | None) -> F
     axes.set(xlabel="$\\sigma_{\\rm MAD}$ (smaller is better)", ylim=(-0.6, len(shown) - 0.4))
     axes.set_xlim(left=0)
     return figure
-
-

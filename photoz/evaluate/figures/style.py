@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
 
 P = ParamSpec("P")
 
@@ -20,7 +21,7 @@ BLUE, ORANGE, GREEN, RED, SKY, PURPLE, INK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#1b1f24", "#8a9099",
 )  # fmt: skip
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": RED}
-DENSITY = LinearSegmentedColormap.from_list("density", ["#cfe3f1", "#7fb5d8", "#2f7fb5", "#0b4f84", "#062a4d"])
+DENSITY = LinearSegmentedColormap.from_list("density", ["#a9cfe8", "#6aa9d3", "#2f7fb5", "#0b4f84", "#062a4d"])
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 100,
@@ -57,7 +58,7 @@ def drawn(draw: Callable[P, Figure]) -> Callable[P, bytes]:
 
     @wraps(draw)
     def png(*args: P.args, **kwargs: P.kwargs) -> bytes:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(STYLE):  # type: ignore[arg-type]
             figure = draw(*args, **kwargs)
             out = io.BytesIO()
             # No Software tag: it names the matplotlib version.
@@ -75,15 +76,32 @@ def new_figure(width: float = 5.6, height: float = 4.2) -> Figure:
 
 
 def density(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], spans: tuple[tuple[float, float], ...]) -> None:
-    """Points where there are few, else counts on a grid of `spans` ((x0, x1), (y0, y1)) in a log scale."""
-    if len(x) <= 1200:
-        size = float(np.clip(4000 / max(len(x), 1), 5, 26))
-        axes.scatter(x, y, s=size, color=BLUE, alpha=0.55, linewidths=0, rasterized=True)
+    """Points coloured by their crowding; counts on a grid, log scale, where points would hide one another.
+
+    `spans` is ((x0, x1), (y0, y1)), what the axes show.
+    """
+    if len(x) <= 20_000:
+        size = float(np.clip(9000 / max(len(x), 1), 2.5, 26))
+        crowding = _crowding(x, y, spans)
+        order = np.argsort(crowding, kind="stable")
+        axes.scatter(x[order], y[order], c=crowding[order], cmap=DENSITY, s=size, linewidths=0, rasterized=True)
         return
-    bins = int(np.clip(np.sqrt(len(x)) * 2.2, 70, 160))
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins, range=spans)
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=(180, 140), range=spans)
     shown = np.ma.masked_equal(counts.T, 0)
     axes.pcolormesh(x_edges, y_edges, shown, cmap=DENSITY, norm=LogNorm(1, max(counts.max(), 2)), rasterized=True)
+
+
+def _crowding(
+    x: NDArray[np.float64], y: NDArray[np.float64], spans: tuple[tuple[float, float], ...]
+) -> NDArray[np.float64]:
+    """How many galaxies lie around each one: a smoothed histogram, read off at the points."""
+    bins = 60
+    smooth = gaussian_filter(np.histogram2d(x, y, bins=bins, range=spans)[0], 1.5)
+    cells = [
+        np.clip(((values - low) / (high - low) * bins).astype(int), 0, bins - 1)
+        for values, (low, high) in zip((x, y), spans, strict=True)
+    ]
+    return np.asarray(np.sqrt(smooth[cells[0], cells[1]]))
 
 
 def redshift_axis(axes: Axes, which: str, low: float, high: float) -> None:
@@ -96,7 +114,7 @@ def redshift_axis(axes: Axes, which: str, low: float, high: float) -> None:
 
 
 def _log1p(z: ArrayLike) -> NDArray[np.float64]:
-    return np.log1p(np.maximum(np.asarray(z, float), -0.99))
+    return np.asarray(np.log1p(np.maximum(np.asarray(z, float), -0.99)))
 
 
 def _set(axes: Axes, which: str, what: str, *args: Any, **kwargs: Any) -> None:
