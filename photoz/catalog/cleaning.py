@@ -48,6 +48,15 @@ def keep_inside(rows: pa.Table, region: Region) -> pa.Table:
     return rows.filter(pa.array(region.contains(_numpy(rows, "ra"), _numpy(rows, "dec"))))
 
 
+def with_position_ids(rows: pa.Table) -> pa.Table:
+    """Rows with ids J<ra><dec> (deg, to 3.6 mas); of rows at one position, the one with the least redshift error."""
+    positions = zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)
+    rows = rows.append_column("object_id", pa.array([f"J{ra:010.6f}{dec:+010.6f}" for ra, dec in positions]))
+    _, position = np.unique(rows["object_id"].to_pylist(), return_inverse=True)
+    best = _best_of_each(rows, position)
+    return rows if len(best) == rows.num_rows else rows.take(pa.array(np.sort(best)))
+
+
 def drop_duplicates(rows: pa.Table, radius_arcsec: float) -> pa.Table:
     """Of spectra closer than `radius_arcsec` with redshifts that agree, keep the one with the least error, then id.
 
@@ -92,8 +101,8 @@ def _parted(rows: pa.Table, first: npt.NDArray[np.int64], second: npt.NDArray[np
     return np.asarray(labels[first] != labels[second], dtype=np.bool_)
 
 
-def _best_of_each(rows: pa.Table, galaxy: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """The best row of each galaxy: smallest redshift error (unknown ones last), then smallest id."""
+def _best_of_each(rows: pa.Table, galaxy: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """The best row of each galaxy: smallest redshift error (unknown ones last), then smallest id, then the first."""
     errors = _numpy(rows, "z_spec_err") if "z_spec_err" in rows.column_names else np.full(rows.num_rows, np.nan)
     ids = np.array(rows["object_id"].to_pylist())
     order = np.lexsort((ids, np.nan_to_num(errors, nan=np.inf), galaxy))

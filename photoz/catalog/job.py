@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from photoz.artifacts import Destination, Draft, Outcome
-from photoz.catalog.cleaning import Attrition, drop_duplicates, keep_inside
+from photoz.catalog.cleaning import Attrition, drop_duplicates, keep_inside, with_position_ids
 from photoz.catalog.pages import (
     PAGE_ROWS,
     PagePlan,
@@ -105,23 +105,13 @@ def _images_digest(table: UserTable) -> str | None:
 
 
 def _with_ids(rows: pa.Table, attrition: Attrition) -> pa.Table:
-    """Rows with object ids: the table's own, or J<ra><dec> in degrees to 3.6 mas, the best row of each position."""
+    """Rows with object ids: the table's own, or made from the positions."""
     if "object_id" in rows.column_names:
         return rows
-    positions = zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)
-    rows = rows.append_column("object_id", pa.array([f"J{ra:010.6f}{dec:+010.6f}" for ra, dec in positions]))
-    errors = rows["z_spec_err"] if "z_spec_err" in rows.column_names else pa.nulls(rows.num_rows, pa.float64())
-    order = pc.sort_indices(
-        pa.table({"id": rows["object_id"], "error": errors, "row": np.arange(rows.num_rows)}),
-        sort_keys=[("id", "ascending"), ("error", "ascending"), ("row", "ascending")],
-        null_placement="at_end",
-    ).to_numpy()
-    ids = np.array(rows["object_id"].to_pylist())[order]
-    first = np.append(True, ids[1:] != ids[:-1])
-    if not first.all():
-        rows = rows.take(pa.array(np.sort(order[first])))
-        attrition.add("one row for each position", rows.num_rows)
-    return rows
+    named = with_position_ids(rows)
+    if named.num_rows < rows.num_rows:
+        attrition.add("one row for each position", named.num_rows)
+    return named
 
 
 # From a survey's SkyServer

@@ -150,7 +150,7 @@ class SkyQuery:
 def spectroscopic_query(selection: Selection, cover: str | None) -> SkyQuery:
     """Galaxies with a spectrum; `cover` is a condition on s.ra and s.dec."""
     return SkyQuery(
-        first_step="primary spectra",
+        first_step="primary spectra" + (" around the region" if cover else ""),
         source="SpecObj AS s LEFT JOIN PhotoObj AS p ON p.objID = s.bestObjID",
         cuts=selection.spectroscopic,
         columns=_PHOTOMETRIC_COLUMNS | _SPECTROSCOPIC_COLUMNS,
@@ -161,7 +161,7 @@ def spectroscopic_query(selection: Selection, cover: str | None) -> SkyQuery:
 def photometric_query(selection: Selection, cover: str | None) -> SkyQuery:
     """Galaxies with or without a spectrum, by their photometry alone; `cover` is a condition on p.ra and p.dec."""
     return SkyQuery(
-        first_step="sources",
+        first_step="sources" + (" around the region" if cover else ""),
         source="PhotoObj AS p",
         cuts=(Cut("primary source", "p.mode = 1"), *selection.photometric),
         columns=_PHOTOMETRIC_COLUMNS,

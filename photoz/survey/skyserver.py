@@ -17,7 +17,7 @@ import photoz
 from photoz.errors import BadInput, PhotozError, TryAgain
 from photoz.runtime import check_stop
 from photoz.survey import Survey
-from photoz.survey.sql_reply import RefusedQuery, TransientReply, parse_reply, refuse_error
+from photoz.survey.sql_reply import RefusedQuery, SlowQuery, TransientReply, parse_reply, refuse_error
 
 log = logging.getLogger("photoz.catalog")
 
@@ -120,6 +120,10 @@ class SkyServer:
                     ) from None
                 log.warning("%s: %s; asking again in %.1f s", self.survey.base_url, error, pause_s)
                 patience.sleep(pause_s)
+            except SlowQuery as error:
+                raise TryAgain(
+                    f"{self.survey.base_url}: {error}; ask for a smaller --region, or again when it is less busy"
+                ) from None
             except RefusedQuery as error:
                 raise PhotozError(f"{self.survey.base_url}: {error} [{sql[:120]}…]") from None
 

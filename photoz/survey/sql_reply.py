@@ -14,15 +14,20 @@ _BUSY = re.compile(
     r"transport-level error|connection (was )?(closed|reset|lost)|temporarily unavailable|under maintenance",
     re.IGNORECASE,
 )
-_TOO_SLOW = re.compile(r"time-?out|time limit|timed out|exceeded .{0,40}(seconds|time)", re.IGNORECASE)
-_ERROR = re.compile(
-    r"error_message|\berror\b|incorrect syntax|invalid (column|object) name|not a recognized|failed|exception",
+_TOO_SLOW = re.compile(r"timeout (period|expired)|time limit|timed out|exceeded .{0,40}seconds", re.IGNORECASE)
+_SQL_COMPLAINT = re.compile(
+    r"incorrect syntax|invalid (column|object) name|not a recognized|ambiguous|could not be bound|overflow|"
+    r"conver(sion|ting)|divide by zero|must declare|(is|are) not allowed|permission|is too long",
     re.IGNORECASE,
 )
 
 
 class TransientReply(Exception):
     """A reply that the same query may not get again: cut off, a web page, or `busy`."""
+
+
+class SlowQuery(Exception):
+    """The server gave up on the query; asking again at once would only keep it busy."""
 
 
 class RefusedQuery(PhotozError):
@@ -32,7 +37,7 @@ class RefusedQuery(PhotozError):
 def parse_reply(text: str, schema: pa.Schema, row_limit: int) -> pa.Table:
     """The rows of a CSV reply, its columns checked against `schema`.
 
-    Raises TransientReply or RefusedQuery for anything else than a whole table with fewer rows than `row_limit`.
+    Raises TransientReply, SlowQuery or RefusedQuery for anything but a whole table with fewer rows than `row_limit`.
     """
     body = text.removeprefix("﻿").lstrip()
     if not body:
@@ -40,6 +45,8 @@ def parse_reply(text: str, schema: pa.Schema, row_limit: int) -> pa.Table:
     if body.startswith("<"):
         _raise_page(body)
     header, start = _header(body)
+    if not header:
+        raise TransientReply("the reply ends before the names of its columns")
     names = [name.strip().lower() for name in header.split(",")]
     if names != [name.lower() for name in schema.names]:
         _raise_error(body, schema)
@@ -87,19 +94,21 @@ def _raise_page(body: str) -> None:
 
 def _raise_error(body: str, schema: pa.Schema) -> None:
     refuse_error(body)
+    if re.search(r"error", body[:500], re.IGNORECASE):
+        raise RefusedQuery(f"the server refuses the query: {_first_line(body)}")
     if not body.endswith("\n"):
         raise TransientReply("the reply ends in the middle of a line")
     raise RefusedQuery(f"the columns {_first_line(body)} came back, expected {','.join(schema.names)[:80]}")
 
 
 def refuse_error(text: str) -> None:
-    """Raise what an error message calls for; do nothing if the text is none."""
+    """Raise what a known error message calls for; do nothing if the text holds none."""
     said = _first_line(text)
     if _BUSY.search(text):
         raise TransientReply(f"the server is busy: {said}")
     if _TOO_SLOW.search(text):
-        raise RefusedQuery(f"the query takes longer than the server allows: {said}; ask for a smaller --region")
-    if _ERROR.search(text):
+        raise SlowQuery(f"the query takes longer than the server allows: {said}")
+    if _SQL_COMPLAINT.search(text):
         raise RefusedQuery(f"the server refuses the query: {said}")
 
 

@@ -71,6 +71,8 @@ def _read_csv(path: Path) -> RawTable:
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise BadInput(f"--table {path}: column {repeated[0]!r} is there twice; expected each name once")
+    if not text[start:].strip():
+        return RawTable({name: pa.array([], pa.string()) for name in header}, {}, states_units=False)
     table = pa_csv.read_csv(
         io.BytesIO(text[start:].encode()),
         read_options=pa_csv.ReadOptions(column_names=header),
