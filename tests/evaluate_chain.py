@@ -53,7 +53,8 @@ def draw_stamp(row: pd.Series, rng: np.random.Generator, size: int = SIZE) -> np
     """A round galaxy on noisy sky, i, r, g as red, green, blue; (h, w, 3) uint8."""
     y, x = np.mgrid[:size, :size] - size / 2
     radius = np.hypot(x, y)
-    peak = 10 ** (-0.4 * (np.array([row["mag_i"], row["mag_r"], row["mag_g"]], float) - 17.0))
+    magnitudes = np.array([row.get(f"mag_{band}", 16.5 + 5 * (row["z_spec"] or 0.1)) for band in "irg"], float)
+    peak = 10 ** (-0.4 * (magnitudes - 17.0))
     light = np.exp(-radius / (size / 16))[:, :, None] * np.nan_to_num(peak) * 4
     stretched = np.arcsinh(8 * (light + rng.normal(0, 0.02, light.shape))) / np.arcsinh(60)
     return np.clip(25 + 230 * stretched, 0, 255).astype(np.uint8)
@@ -133,12 +134,13 @@ def predicted(rows: pd.DataFrame, scatter: float = 0.015, seed: int = 3) -> pa.T
 
 def history(epochs: int = 12) -> pd.DataFrame:
     """A plausible training history."""
-    epoch = np.arange(1, epochs + 1)
+    epoch = np.arange(epochs)
     return pd.DataFrame(
         {
             "epoch": epoch,
             "train_loss": 1 + 3 * np.exp(-epoch / 3),
             "val_loss": 1.2 + 3 * np.exp(-epoch / 3) + 0.002 * epoch**2,
+            "val_crps": 0.01 + 0.03 * np.exp(-epoch / 3) + 0.0001 * (epoch - 9) ** 2,
             "val_sigma_mad": 0.015 + 0.05 * np.exp(-epoch / 3),
         }
     )

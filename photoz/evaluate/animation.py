@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from photoz.evaluate.metrics import Floats
 
-SIZE = 520
+WIDTH, HEIGHT = 520, 440
 FRAMES = 60
 FRAME_MS = 80
 MOST_GALAXIES = 5000
@@ -81,8 +81,8 @@ def _sphere(ra_deg: Floats, dec_deg: Floats, z: Floats, top: float, shade: Float
         ray = np.array([np.cos(angle), np.sin(angle), 0.0])
         lines.append(np.linspace(0, 1.0, 2)[:, None] * ray)
         labels.append((1.1 * ray, f"{hour} h"))
-    lines.append(np.array([[0, 0, -1.0], [0, 0, 1.0]]))
-    labels.append((np.array([0, 0, 1.08]), "+90°"))
+    lines.append(np.array([[0, 0, -0.85], [0, 0, 0.85]]))
+    labels.append((np.array([0, 0, 0.92]), "+90°"))
     return Scene(directions * (z / top)[:, None], shade, lines, labels)
 
 
@@ -112,7 +112,7 @@ def _rings(top: float) -> list[float]:
 
 def draw_frame(scene: Scene, angle: float) -> Image.Image:
     """One frame as a palette image, the scene turned by `angle` radians."""
-    image = Image.new("P", (SIZE, SIZE), 0)
+    image = Image.new("P", (WIDTH, HEIGHT), 0)
     image.putpalette(_palette())
     brush = ImageDraw.Draw(image)
     for line in scene.lines:
@@ -136,8 +136,8 @@ def project(points_n3: Floats, angle: float) -> tuple[Floats, Floats]:
     y = points_n3[:, 0] * np.sin(turn) + points_n3[:, 1] * np.cos(turn)
     up = points_n3[:, 2] * np.cos(tilt) + y * np.sin(tilt)
     depth = -(y * np.cos(tilt)) + points_n3[:, 2] * np.sin(tilt)
-    scale = 0.43 * SIZE * _DISTANCE / (_DISTANCE - depth)
-    return np.column_stack([SIZE / 2 + x * scale, SIZE / 2 - up * scale]), depth
+    scale = 0.385 * WIDTH * _DISTANCE / (_DISTANCE - depth)
+    return np.column_stack([WIDTH / 2 + x * scale, HEIGHT / 2 - up * scale]), depth
 
 
 def _with_points(pixels_hw: NDArray[np.uint8], scene: Scene, angle: float) -> NDArray[np.uint8]:
@@ -154,7 +154,7 @@ def _with_points(pixels_hw: NDArray[np.uint8], scene: Scene, angle: float) -> ND
         brush += [(2, 0, near), (2, 1, near), (0, 2, near), (1, 2, near)]
     for down, across, these in brush:
         r, c, value = row[these] + down, column[these] + across, shade[these]
-        inside = (r >= 0) & (r < SIZE) & (c >= 0) & (c < SIZE)
+        inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH)
         pixels_hw[r[inside], c[inside]] = value[inside]
     return pixels_hw
 

@@ -153,7 +153,7 @@ def _with_figures(page: Page, chain: Chain, sample: Sample, known: pd.DataFrame,
     history = chain.model.table("history.parquet").to_pandas()
     learning = panels.learning_panel(history, chain.model.summary.get("best_epoch"))
     about_sample: Sequence[panels.Panel | None] = [panels.sky_panel(sample, known), learning]
-    about_pdfs = [*panels.pdf_panels(sample), panels.n_of_z_panel(sample)]
+    about_pdfs = [*panels.pdf_panels(sample), panels.n_of_z_panel(sample), panels.unfamiliar_panel(sample)]
     return replace(
         page,
         accuracy_panels=list(panels.accuracy_panels(sample.scored)) if scores else [],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-MIN_FOR_ERROR = 5  # fewer galaxies give no bootstrap error worth printing
+MIN_FOR_ERROR = 10  # fewer galaxies give no bootstrap error worth printing
 _CHUNK_VALUES = 4_000_000  # resampled values held at once
 OUTLIER_CUTS = (0.05, 0.15)
 
@@ -35,13 +35,15 @@ class Estimate:
 class Metric:
     """One number read off per-galaxy columns.
 
-    `columns` name the arrays that `of` takes; `needs` is the fewest galaxies for which it means anything.
+    `columns` name the arrays that `of` takes; `needs` is the fewest galaxies for which it means anything; `share`
+    marks the share of galaxies that do something.
     """
 
     name: str
     columns: tuple[str, ...]
     of: Callable[..., Floats]
     needs: int = 1
+    share: bool = False
 
 
 def scaled_residual(z_phot: Floats, z_spec: Floats) -> Floats:
@@ -107,13 +109,13 @@ def rmse(z_phot: Floats, z_spec: Floats) -> Floats:
 CNN_METRICS = (
     Metric("bias", ("dz",), bias),
     Metric("sigma_mad", ("dz",), sigma_mad, needs=2),
-    Metric("outlier_fraction_0.05", ("dz",), lambda dz: outlier_fraction(dz, 0.05)),
-    Metric("outlier_fraction_0.15", ("dz",), lambda dz: outlier_fraction(dz, 0.15)),
+    Metric("outlier_fraction_0.05", ("dz",), lambda dz: outlier_fraction(dz, 0.05), share=True),
+    Metric("outlier_fraction_0.15", ("dz",), lambda dz: outlier_fraction(dz, 0.15), share=True),
 )
 RAIL_METRICS = (
     Metric("median_bias", ("dz",), median_bias),
     Metric("sigma_iqr", ("dz",), sigma_iqr, needs=2),
-    Metric("outlier_fraction", ("dz",), rail_outlier_fraction, needs=2),
+    Metric("outlier_fraction", ("dz",), rail_outlier_fraction, needs=2, share=True),
 )
 GENERAL_METRICS = (
     Metric("r2", ("z_phot", "z_spec"), r2, needs=2),
@@ -158,6 +160,10 @@ class Bootstrap:
             return Estimate(None, reason="not defined here: all redshifts are the same")
         if n < MIN_FOR_ERROR:
             return Estimate(value, reason=f"no error from fewer than {MIN_FOR_ERROR} galaxies")
+        if metric.share and value in (0.0, 1.0):
+            # Resampling can't see what has not happened once; the rule of three can.
+            limit = f"below {300 / n:.2g} %" if value == 0.0 else f"above {100 - 300 / n:.3g} %"
+            return Estimate(value, reason=f"{limit} with 95 % confidence")
         return Estimate(value, _spread(self.resampled(metric, columns)))
 
     def ratio(self, metric: Metric, mine: Mapping[str, Floats], theirs: Mapping[str, Floats]) -> Estimate:

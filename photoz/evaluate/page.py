@@ -104,20 +104,22 @@ def build_page(chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores
         **common,
         tiles=headline(scores),
         metrics_note=f"On {scores.network.n:,} galaxies"
-        + (f", PDFs on {scores.pdf_galaxies:,}" if scores.pdf else "")
+        + (f", PDFs on {scores.pdf_galaxies:,}" if scores.pdf and scores.pdf_galaxies != scores.network.n else "")
         + f". Errors are standard deviations over {bootstrap.samples:,} bootstrap resamples of the galaxies. "
         "dz = (z_phot − z_spec) / (1 + z_spec).",
         metric_tables=metric_tables(scores),
         comparison=list(scores.rows) + ([scores.unflagged] if scores.unflagged else []),
-        comparison_note=_comparison_note(scores),
+        comparison_note=_comparison_note(scores, apart.shared_ids),
         reference=scores.reference,
     )
 
 
-def _comparison_note(scores: Scores) -> str:
+def _comparison_note(scores: Scores, trained_on: int) -> str:
     note = (
         "Every estimator below learned from the same training galaxies and is scored on exactly the same tested ones. "
     )
+    if trained_on:
+        note = f"Every estimator below, like the network, learned from {trained_on:,} of the galaxies it is scored on. "
     if scores.reference == "trees_gri":
         return note + "The reference is gradient boosting on g, r, i magnitudes, all the colour that a JPEG holds."
     if scores.reference:

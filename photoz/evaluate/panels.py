@@ -91,11 +91,26 @@ def pdf_panels(sample: Sample) -> Iterator[Panel]:
         dz = shown["dz"].to_numpy(float) if len(sample.scored) else None
         yield Panel(
             "widths",
-            "Does the stated uncertainty tell the error?",
-            "Half width of the 68 % interval. Where redshifts are known it is set against |dz|: the orange line, below "
-            "which 68 % of the galaxies lie, should follow the black one.",
+            "How sure the network is" if dz is None else "Does the stated uncertainty tell the error?",
+            "Half width of the 68 % interval."
+            if dz is None or len(dz) < pdfs.MIN_FOR_TREND
+            else "Half width of the 68 % interval against |dz|: the orange line, below which 68 % of the galaxies lie, "
+            "should follow the black one.",
             pdfs.widths(half.to_numpy(float), shown["z_phot"].to_numpy(float), dz),
         )
+
+
+def unfamiliar_panel(sample: Sample) -> Panel | None:
+    """Out-of-distribution scores, for predictions that nothing else can check."""
+    if "ood_score" not in sample.galaxies or sample.galaxies["ood_score"].notna().sum() < 2 or len(sample.scored):
+        return None
+    return Panel(
+        "unfamiliar",
+        "How familiar the images look",
+        "Out-of-distribution score: high values are images unlike those of the training set, whose redshifts deserve "
+        "little trust; 1 is what one in a hundred validation galaxies exceeds.",
+        pdfs.unfamiliarity(sample.galaxies["ood_score"].dropna().to_numpy(float)),
+    )
 
 
 def redshifts_panel(sample: Sample, train: pd.DataFrame) -> Panel | None:

@@ -49,11 +49,11 @@ PDF_METRICS = (
     Metric("crps", ("crps",), _mean),
     Metric("cde_loss", ("cde_loss",), _mean),
     Metric("pit_ks", ("pit",), ks_distance),
-    Metric("pit_outlier_rate", ("pit",), pit_outlier_rate),
+    Metric("pit_outlier_rate", ("pit",), pit_outlier_rate, share=True),
 )
 COVERAGE_METRICS = (
-    Metric("coverage_68", ("in_68",), _mean),
-    Metric("coverage_95", ("in_95",), _mean),
+    Metric("coverage_68", ("in_68",), _mean, share=True),
+    Metric("coverage_95", ("in_95",), _mean, share=True),
 )
 
 

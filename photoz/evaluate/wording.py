@@ -12,6 +12,7 @@ from photoz.evaluate.report import Banner
 from photoz.evaluate.sample import Chain, Sample
 from photoz.evaluate.scoring import Scores, counts
 
+SMALL = 100
 SPLIT_WORDS = {
     "test": "the test split",
     "val": "the validation split",
@@ -27,6 +28,16 @@ class Separation:
     shared_ids: int
     neighbours: int | None  # tested galaxies in a cell or block with training galaxies; None if it can't be told
     by: str  # "sky cell (HEALPix nside 64)", "block", or "the table's own split"
+
+    def in_words(self) -> str:
+        """How apart they are, as part of a sentence."""
+        if self.shared_ids:
+            return f"{self.shared_ids:,} of them training galaxies"
+        if self.neighbours is None:
+            return "split as the table says"
+        if self.neighbours:
+            return f"{self.neighbours:,} of them in a {self.by} with training galaxies"
+        return f"no {self.by} holds both tested and training galaxies"
 
     @classmethod
     def of(cls, tested: pd.DataFrame, train: pd.DataFrame, chain: Chain) -> "Separation":
@@ -71,20 +82,18 @@ def lead(chain: Chain, sample: Sample, train: pd.DataFrame, apart: Separation) -
     split = str(chain.predictions.settings.get("split", "all"))
     survey = chain.catalog.summary.get("survey", "unknown survey")
     network = chain.model.settings.get("model") or chain.model.summary.get("model") or "network"
-    trained = f"trained on {len(train):,} galaxies" if len(train) else "whose training catalogue is no longer stored"
+    trained = (
+        f"trained on {len(train):,} galaxies" if chain.training else "whose training catalogue is no longer stored"
+    )
     if not number["scored"]:
         return (
             f"{number['predicted']:,} galaxies without known redshifts, on {image_words(chain)} ({survey}), by "
             f"{chain.model.ref} ({network}, {trained}). There is nothing to score: this report shows what the network "
             "says and how sure it is."
         )
-    blocked = {
-        None: "split as the table says",
-        0: f"no {apart.by} holds both tested and training galaxies",
-    }.get(apart.neighbours, f"{apart.neighbours or 0:,} of them in a {apart.by} with training galaxies")
     return (
         f"Tested on {number['scored']:,} galaxies of {SPLIT_WORDS.get(split, split)} with spectroscopic redshifts "
-        f"({blocked}), on {image_words(chain)} ({survey}), by {chain.model.ref} ({network}, {trained})."
+        f"({apart.in_words()}), on {image_words(chain)} ({survey}), by {chain.model.ref} ({network}, {trained})."
     )
 
 
@@ -126,6 +135,8 @@ def banners(chain: Chain, sample: Sample, apart: Separation) -> list[Banner]:
                 "from those fluxes. The scores show that the software works; they are no result about the sky.",
             )
         )
+    if 0 < number["scored"] < SMALL:
+        found.append(Banner("A small sample.", f"{number['scored']:,} galaxies: mind the errors."))
     unscored = number["with_z_spec"] - number["scored"]
     if unscored:
         found.append(

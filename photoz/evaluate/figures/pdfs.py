@@ -18,6 +18,8 @@ from photoz.evaluate.figures.style import (
 )
 from photoz.evaluate.metrics import Floats
 
+MIN_FOR_TREND = 50
+
 
 @drawn
 def pit_histogram(pit: Floats) -> Figure:
@@ -82,6 +84,17 @@ def redshift_distribution(edges: Floats, stacked: Floats | None, z_phot: Floats,
 
 
 @drawn
+def unfamiliarity(score: Floats) -> Figure:
+    """Histogram of out-of-distribution scores."""
+    figure = new_figure()
+    axes = figure.subplots()
+    axes.hist(score, bins=int(np.clip(np.sqrt(len(score)), 5, 60)), color=BLUE, alpha=0.8)
+    axes.set_yscale("log")
+    axes.set(xlabel="out-of-distribution score", ylabel="galaxies")
+    return figure
+
+
+@drawn
 def widths(half_width: Floats, z_phot: Floats, dz: Floats | None) -> Figure:
     """Half width of the 68 % interval over 1+z: against |dz| in bins where z_spec is known, else its histogram."""
     figure = new_figure()
@@ -91,7 +104,7 @@ def widths(half_width: Floats, z_phot: Floats, dz: Floats | None) -> Figure:
         says(axes, "no intervals to show")
         return figure
     half_width, z_phot = half_width[usable], z_phot[usable]
-    if dz is None or len(dz[usable]) < 50:
+    if dz is None or len(dz) < MIN_FOR_TREND:
         bins = int(np.clip(np.sqrt(len(half_width)), 5, 50))
         axes.hist(half_width, bins=bins, color=BLUE, alpha=0.8)
         axes.set(xlabel="half width of the 68 % interval / (1+z)", ylabel="galaxies")

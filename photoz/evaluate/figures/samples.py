@@ -64,7 +64,7 @@ def _whole_sky(ra: Floats, dec: Floats, names: np.ndarray) -> Figure:
     at = np.arange(-150, 151, 60)
     axes.set_xticks(np.deg2rad(at), [f"{180 - degrees}°" for degrees in at])
     north = np.arange(-60, 61, 30)
-    axes.set_yticks(np.deg2rad(north), [f"{degrees:+d}°".replace("-", "−") for degrees in north])
+    axes.set_yticks(np.deg2rad(north), ["−60°", "−30°", "0°", "+30°", "+60°"])
     for label in axes.get_xticklabels():
         label.set_path_effects([Stroke(linewidth=3, foreground="white"), Normal()])
     axes.set(xlabel="right ascension", ylabel="declination")
@@ -118,9 +118,10 @@ def loss_curves(history: pd.DataFrame, best_epoch: float | None) -> Figure:
 
 
 def curve_pairs(history: pd.DataFrame) -> list[str]:
-    """Names of the (at most two) quantities worth a panel: loss, then a validation metric."""
-    order = ("loss", "crps", "sigma_mad", "mae")
-    return [name for name in order if {f"train_{name}", f"val_{name}"} & set(history.columns)][:2]
+    """Names of the (at most three) quantities worth a panel: the loss, what the kept epoch has least of, scatter."""
+    columns = {name for name in history.columns if history[name].notna().any()}
+    order = ["loss", "crps" if "val_crps" in columns else "mae", "sigma_mad"]
+    return [name for name in order if {f"train_{name}", f"val_{name}"} & columns]
 
 
 @drawn
