@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
@@ -55,11 +55,15 @@ class CutoutServer:
 
     def serve(self, connection: socket.socket) -> None:
         """Answer one connection's requests until either side closes it."""
-        with connection, connection.makefile("rb") as lines:
+        with suppress(ConnectionResetError), connection, connection.makefile("rb") as lines:
             while request := lines.readline():
                 while lines.readline().strip():
                     pass
-                ra = float(parse_qs(urlsplit(request.split()[1].decode()).query)["ra"][0])
+                address = urlsplit(request.split()[1].decode())
+                if address.path == "/sky.json":  # how the embedded sky tells its identity
+                    connection.sendall(reply(b'{"galaxies": 100, "seed": 0, "version": 1}'))
+                    continue
+                ra = float(parse_qs(address.query)["ra"][0])
                 with self._lock:
                     nth = self.asked[ra]
                     self.asked[ra] += 1
@@ -80,7 +84,7 @@ class CutoutServer:
             if raw.endswith(DRIP):
                 for byte in raw.removesuffix(DRIP):
                     connection.sendall(bytes([byte]))
-                    time.sleep(0.05)
+                    time.sleep(0.01)
                 return False
             connection.sendall(raw.removesuffix(HANG_UP))
         except OSError:

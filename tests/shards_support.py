@@ -1,13 +1,17 @@
 """Catalogues of image files, made for tests of shards and of reading them."""
 
+import gc
 import hashlib
 import io
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import webdataset as wds
 from PIL import Image
 
 from photoz.artifacts import Artifact, Destination, Draft, Ref, load, open_store
@@ -88,3 +92,14 @@ def flat_jpeg(size_px: int, words: bool = False) -> bytes:
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, "JPEG", quality=75)
     return sink.getvalue()
+
+
+def webdataset_samples(shards: Artifact, pattern: str = "*.tar") -> list[dict[str, Any]]:
+    """Every sample of some shards as plain webdataset reads them."""
+    urls = [str(shards.local(name)) for name in shards.names(pattern)]
+    with warnings.catch_warnings():
+        # It leaves the files that it opens for the garbage collector to close.
+        warnings.simplefilter("ignore", ResourceWarning)
+        samples = list(wds.WebDataset(urls, shardshuffle=False))
+        gc.collect()
+    return samples

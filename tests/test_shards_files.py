@@ -10,7 +10,6 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import webdataset as wds
 from astropy.io import fits
 from PIL import Image
 
@@ -18,10 +17,15 @@ from photoz.artifacts import Artifact
 from photoz.data import open_shards
 from photoz.errors import BadInput
 from photoz.shards import ShardSettings
-from tests.shards_support import files_table, galaxies_table, make_shards, noise_jpeg, save_catalog, write_jpegs
-
-# webdataset leaves the tars that it reads for the garbage collector to close.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO")
+from tests.shards_support import (
+    files_table,
+    galaxies_table,
+    make_shards,
+    noise_jpeg,
+    save_catalog,
+    webdataset_samples,
+    write_jpegs,
+)
 
 SETTINGS = ShardSettings(samples_per_shard=8)
 RNG = np.random.default_rng(0)
@@ -69,7 +73,7 @@ def test_jpegs_pass_through_unchanged_with_the_catalogue_row_beside_them(folder:
     galaxies = {row["object_id"]: row for row in shards.input("catalog").table("catalog.parquet").to_pylist()}
     seen = set()
     for tar in shards.names("*.tar"):
-        for sample in wds.WebDataset(str(shards.local(tar)), shardshuffle=False):
+        for sample in webdataset_samples(shards, tar):
             row = orjson.loads(sample["json"])
             assert row == galaxies[row["object_id"]]
             assert sample["__key__"] == row["object_id"].replace("/", "_")
@@ -83,7 +87,7 @@ def test_ids_of_64_bits_stay_exact(folder: Path) -> None:
     shards = shards_of(folder, write_jpegs(folder, 5))
     ids = open_shards(shards).table()["objid"]
     assert ids.type == pa.uint64() and max(ids.to_pylist()) == 2**64 - 1
-    sample = next(iter(wds.WebDataset(str(shards.local(shards.names("*.tar")[0])), shardshuffle=False)))
+    sample = webdataset_samples(shards)[0]
     assert orjson.loads(sample["json"])["objid"] > 2**63
 
 
@@ -156,7 +160,7 @@ def test_arrays_of_either_order_become_channel_first(folder: Path) -> None:
 def test_members_are_npy_that_numpy_reads(folder: Path, kind: str, kept: str) -> None:
     shards = shards_of(folder, save_npy(folder, cubes(4, kind=kind)))
     assert shards.summary["image"]["dtype"] == kept
-    sample = next(iter(wds.WebDataset(str(shards.local(shards.names("*.tar")[0])), shardshuffle=False)))
+    sample = webdataset_samples(shards)[0]
     array = np.load(io.BytesIO(sample["npy"]))
     assert array.dtype == np.dtype(kept) and array.shape == (5, 16, 16) and array.flags.c_contiguous
 

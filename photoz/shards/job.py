@@ -43,7 +43,7 @@ def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) 
         todo = [shard for shard in plan if shard.name in names]
         log.info("%d galaxies make %d shards, of which %d are to be done here", galaxies.num_rows, len(plan), len(todo))
         if todo:
-            with open_images(catalog, origin, galaxies) as source:
+            with open_images(catalog, origin, galaxies, dest.task.count) as source:
                 _write_all(draft, source, galaxies, todo)
         if not draft.finish_slice():
             return draft.partial()

@@ -11,10 +11,10 @@ import pyarrow as pa
 from photoz.artifacts import Artifact
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadInput
-from photoz.shards.cutouts import open_cutouts
+from photoz.shards.cutouts import CutoutImages, cutout_format
 from photoz.shards.files import ImageFolder, open_files
 from photoz.shards.settings import JPEG_SIZES, ShardSettings
-from photoz.survey import TABLE
+from photoz.survey import TABLE, open_survey, survey_identity
 from photoz.survey.picture import NoCutout
 
 DEFAULT_JPEG_PX = 64
@@ -36,7 +36,7 @@ class Origin:
     """The settings once the catalogue is known: what was left to it is decided."""
 
     images: Literal["jpeg", "files"]
-    survey: str
+    survey: dict[str, Any]  # its name, and whatever else decides its content
     size_px: int | None
     settings: ShardSettings
 
@@ -58,7 +58,7 @@ def decide_origin(catalog: Artifact, settings: ShardSettings, galaxies: pa.Table
     if settings.images == "files" or (settings.images is None and has_files):
         if not has_files:
             raise BadInput(f"{catalog.ref} names no image files; its table needs an image column, or use --images jpeg")
-        return Origin("files", TABLE, settings.size, settings)
+        return Origin("files", {"name": TABLE}, settings.size, settings)
     survey = settings.survey if settings.survey not in (None, TABLE) else str(catalog.summary.get("survey", TABLE))
     if survey == TABLE:
         raise BadInput(
@@ -68,12 +68,26 @@ def decide_origin(catalog: Artifact, settings: ShardSettings, galaxies: pa.Table
     size = settings.size or DEFAULT_JPEG_PX
     if size not in JPEG_SIZES:
         raise BadInput(f"--size {size}: the survey cuts images of {JPEG_SIZES[0]} to {JPEG_SIZES[-1]} pixels")
-    return Origin("jpeg", survey, size, settings)
+    return Origin("jpeg", _same_sky(catalog, survey_identity(survey, settings.survey_url)), size, settings)
+
+
+def _same_sky(catalog: Artifact, survey: dict[str, Any]) -> dict[str, Any]:
+    """Two skies of one name (simulated, with other seeds) share no galaxies: refuse the one for the other's."""
+    made_from = catalog.settings.get("survey")
+    if isinstance(made_from, dict) and made_from.get("name") == survey["name"] and made_from != survey:
+        raise BadInput(
+            f"{catalog.ref} was made from the sky {made_from}, but images would come from {survey}; "
+            "name the catalogue's server with --survey-url, or make a new catalogue"
+        )
+    return survey
 
 
 @contextmanager
-def open_images(catalog: Artifact, origin: Origin, galaxies: pa.Table) -> Iterator[ImageSource]:
-    """The source of images, for as long as the block lasts. Raises BadInput if it can't be used."""
+def open_images(catalog: Artifact, origin: Origin, galaxies: pa.Table, sharers: int = 1) -> Iterator[ImageSource]:
+    """The source of images, for as long as the block lasts; `sharers` tasks ask the survey at the same time.
+
+    Raises BadInput if it can't be used.
+    """
     settings = origin.settings
     if origin.images == "files":
         folder = settings.images_from or catalog.summary.get("table_folder")
@@ -82,5 +96,5 @@ def open_images(catalog: Artifact, origin: Origin, galaxies: pa.Table) -> Iterat
         yield open_files(ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes), galaxies)
         return
     assert origin.size_px is not None
-    with open_cutouts(origin.survey, settings.survey_url, origin.size_px, settings.scale) as cutouts:
-        yield cutouts
+    with open_survey(origin.survey["name"], settings.survey_url) as survey:
+        yield CutoutImages(survey, cutout_format(origin.size_px, settings.scale), sharers)
