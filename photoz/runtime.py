@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -68,6 +69,7 @@ class World:
     rank: int = 0
     local_rank: int = 0
     size: int = 1
+    local_size: int = 1  # processes on this machine
 
 
 def world() -> World:
@@ -75,7 +77,34 @@ def world() -> World:
     rank, size = _integer("RANK"), _integer("WORLD_SIZE")
     if rank is None or size is None:
         return World()
-    return World(rank=rank, local_rank=_integer("LOCAL_RANK") or 0, size=size)
+    return World(
+        rank=rank,
+        local_rank=_integer("LOCAL_RANK") or 0,
+        size=size,
+        local_size=_integer("LOCAL_WORLD_SIZE") or 1,
+    )
+
+
+@contextmanager
+def acting_as(role: World, port: int) -> Iterator[None]:
+    """Set the variables that torchrun sets for one process of `role` on this machine, while the block runs."""
+    variables = {
+        "RANK": role.rank,
+        "LOCAL_RANK": role.local_rank,
+        "WORLD_SIZE": role.size,
+        "LOCAL_WORLD_SIZE": role.local_size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def scheduler() -> dict[str, str]:

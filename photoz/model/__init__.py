@@ -1,0 +1,1 @@
+"""Networks, redshift PDFs and their calibration. Modules that need torch are imported by name, not from here."""

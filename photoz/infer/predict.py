@@ -1,0 +1,102 @@
+"""Shard by shard: decode, ask the model, write rows. A shard is the piece that a stopped job keeps."""
+
+import io
+import logging
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from photoz import progress, runtime
+from photoz.artifacts import Artifact, Destination, Draft, Outcome
+from photoz.data import ShardBatch, ShardSet, open_shards
+from photoz.data.batches import to_device
+from photoz.data.layout import ALL
+from photoz.errors import BadInput
+from photoz.infer.rows import Answers, Flag, prediction_table
+from photoz.infer.settings import InferSettings
+from photoz.model.devices import choose_device
+from photoz.model.redshift_model import RedshiftModel, ask
+from photoz.model.registry import ImageShape
+from photoz.model.saved import load_model
+
+log = logging.getLogger("photoz.infer")
+
+RECIPE = 1  # raise it when the same settings come to give other bytes
+
+
+def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, dest: Destination) -> Outcome:
+    """See photoz.infer.infer_redshifts."""
+    source = open_shards(shards)
+    split = settings.split or ("test" if "test" in source.splits else ALL)
+    pieces = source.shard_names(split)
+    device = choose_device(settings.device)
+    trained = load_model(model, device)
+    _check_images(trained, source, model)
+    decides = {"split": split, "device": device.type}
+    with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
+        if draft.published:
+            return draft.published
+        torch.set_num_threads(runtime.usable_cores())
+        mine = draft.todo(pieces)
+        with progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies") as bar:
+            started = time.monotonic()
+            for shard in mine:
+                runtime.check_stop()
+                _predict_shard(trained, source.read_shard(shard), settings.images_a_batch, str(model.ref), draft)
+                bar.advance(source.samples(shard))
+                bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
+        return _commit(draft, source, pieces, trained)
+
+
+def _predict_shard(trained: RedshiftModel, shard: ShardBatch, batch_size: int, model: str, draft: Draft) -> None:
+    answers = _answers(trained, shard.images_bchw, batch_size)
+    rows = prediction_table(shard.table, answers, trained.bins, model)
+    if rows["object_id"].to_pylist() != shard.table["object_id"].to_pylist():
+        raise AssertionError(f"{shard.name}: rows are not its galaxies in their order")
+    file = io.BytesIO()
+    pq.write_table(rows, file, compression="zstd", use_byte_stream_split=_FLOATS, use_dictionary=False)
+    entry = draft.put(f"{shard.name}.parquet", file.getvalue(), rows=len(rows))
+    flags = rows["flags"].to_numpy()
+    counts = {flag.name.lower(): int(((flags & flag) > 0).sum()) for flag in Flag if flag.name}
+    draft.finish_piece(shard.name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})
+
+
+_FLOATS = ["z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "ood_score"]
+
+
+def _answers(trained: RedshiftModel, images_bchw: NDArray[np.generic], batch_size: int) -> Answers:
+    """PDFs and scores of a shard's images, (b, c, h, w) as stored."""
+    device = next(trained.network.parameters()).device
+    starts = range(0, len(images_bchw), batch_size)
+    found = ask(trained.network, (to_device(images_bchw[at : at + batch_size], device) for at in starts))
+    flat = images_bchw.reshape(len(images_bchw), -1)
+    blank_b = (flat == flat[:, :1]).all(axis=1) | ~np.isfinite(flat).any(axis=1)
+    return Answers(trained.pdf(found.answer), trained.familiarity.score(found.features_bf), blank_b)
+
+
+def _check_images(trained: RedshiftModel, source: ShardSet, model: Artifact) -> None:
+    image = source.image
+    found = ImageShape(image.channels, image.height, image.width)
+    if (found, image.dtype) != (trained.image, trained.scaling.dtype):
+        raise BadInput(
+            f"{model.ref} was trained on {trained.image} ({trained.scaling.dtype}), {source.artifact.ref} holds "
+            f"{found} ({image.dtype}): expected the same; cut these shards like those it was trained on"
+        )
+
+
+def _commit(draft: Draft, source: ShardSet, pieces: list[str], trained: RedshiftModel) -> Outcome:
+    if not draft.finish_slice():
+        return draft.partial()
+    receipts = draft.receipts()
+    if [receipt.piece for receipt in receipts] != sorted(pieces):
+        raise AssertionError(f"predicted {len(receipts)} shards of {len(pieces)}")
+    expected, galaxies = sum(map(source.samples, pieces)), sum(receipt.facts["galaxies"] for receipt in receipts)
+    if galaxies != expected:
+        raise AssertionError(f"{galaxies} rows for {expected} galaxies")
+    names = ("galaxies", "flagged", *(flag.name.lower() for flag in Flag if flag.name))
+    totals = {name: sum(receipt.facts[name] for receipt in receipts) for name in names}
+    splits = sorted({piece.rpartition("-")[0] for piece in pieces})
+    return draft.commit(totals | {"splits": splits, "model": trained.name, "redshift_bins": trained.bins.to_json()})

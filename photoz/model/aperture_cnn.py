@@ -1,0 +1,190 @@
+"""The default network: aperture photometry and a small convolutional trunk side by side, and a PDF head.
+
+Most of what an image says about redshift is the central galaxy's flux in each band: a photometrist's colours and
+magnitudes. A pooled convolutional network has to learn that from scratch; here it is given, and the trunk adds
+what photometry misses (shape, neighbours, seeing). See docs/design/network.md for what was measured.
+
+Legend: b image, c channel, h row, w column, k aperture, p pixel, f feature, m member, z redshift bin.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from photoz.model.light import Light
+from photoz.model.network import Network
+from photoz.model.scaling import InputScaling
+
+
+@dataclass(frozen=True)
+class ApertureShape:
+    """Sizes of the network, all kept in model.json. `radii_px` are the apertures' standard deviations."""
+
+    height: int
+    width: int
+    bins: int
+    members: int
+    dropout: float
+    radii_px: tuple[float, ...]
+    softenings: tuple[float, ...] = (4.0, 8.0)
+    widths: tuple[int, ...] = (16, 32, 64)
+    hidden: int = 128
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "ApertureShape":
+        """Read it back from model.json, which has lists for tuples."""
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in found.items()
+        }
+        return cls(**plain)
+
+
+def aperture_radii(height: int, width: int, count: int = 6) -> tuple[float, ...]:
+    """Radii (pixels) from one pixel to a fifth of the image, evenly in the logarithm."""
+    largest = max(min(height, width) / 5, 2.0)
+    return tuple(round(largest ** (index / (count - 1)), 4) for index in range(count))
+
+
+class AperturePhotometry(nn.Module):
+    """Magnitudes, colours and growth curves of the central object in round Gaussian apertures, (b, f)."""
+
+    FAINTEST = 3e-3  # flux below which asinh magnitudes go linear: about one level of 255
+
+    def __init__(self, channels: int, shape: ApertureShape, light: Light) -> None:
+        super().__init__()
+        radii_k1 = torch.tensor(shape.radii_px)[:, None]
+        weights_kp = torch.exp(-0.5 * _radius_squared(shape.height, shape.width).flatten() / radii_k1**2)
+        self.register_buffer("weights_pk", (weights_kp / weights_kp.sum(1, keepdim=True)).T.contiguous(), False)
+        self.weights_pk: torch.Tensor
+        self.faintest = self.FAINTEST if light.levels else 0.3
+        apertures = len(shape.radii_px)
+        per_plane = channels * apertures + (channels - 1) * apertures + channels * (apertures - 1)
+        self.features = light.planes * per_plane
+        self.register_buffer("mean_f", torch.zeros(self.features))
+        self.register_buffer("std_f", torch.ones(self.features))
+        self.mean_f: torch.Tensor
+        self.std_f: torch.Tensor
+
+    def measure(self, planes: list[torch.Tensor]) -> torch.Tensor:
+        """Features before they are standardised, (b, f)."""
+        found = []
+        for plane_bchw in planes:
+            flux_bck = plane_bchw.flatten(2) @ self.weights_pk
+            magnitude_bck = torch.asinh(flux_bck / self.faintest)
+            colour = magnitude_bck[:, 1:] - magnitude_bck[:, :-1]
+            growth = magnitude_bck[:, :, 1:] - magnitude_bck[:, :, :-1]
+            found += [magnitude_bck.flatten(1), colour.flatten(1), growth.flatten(1)]
+        return torch.cat(found, 1)
+
+    def standardise_by(self, planes: list[torch.Tensor]) -> None:
+        """Take mean and scatter of each feature from training images."""
+        measured_bf = self.measure(planes)
+        self.mean_f.copy_(measured_bf.mean(0))
+        self.std_f.copy_(measured_bf.std(0) + 1e-3)
+
+    def forward(self, planes: list[torch.Tensor]) -> torch.Tensor:
+        # Clamped: an image unlike all in training must not reach the head as a huge number.
+        standard_bf: torch.Tensor = (self.measure(planes) - self.mean_f) / self.std_f
+        return torch.clamp(standard_bf, -6.0, 6.0)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, halving the image. No normalisation: per-image norms would erase brightness, and
+    batch norms differ between ranks and between weights and their average."""
+
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(into, out, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(out, out, 3, padding=1)
+        self.skip = nn.Conv2d(into, out, 1)
+        self.gain = nn.Parameter(torch.tensor(0.2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(functional.gelu(self.first(functional.gelu(x))))
+        return torch.add(self.skip(functional.avg_pool2d(x, 2, ceil_mode=True)), self.gain * y)
+
+
+class Trunk(nn.Module):
+    """Residual blocks on the stretched image; pooled over all of it and over its centre."""
+
+    def __init__(self, channels: int, shape: ApertureShape) -> None:
+        super().__init__()
+        smaller = min(shape.height, shape.width)
+        stride = 1 if smaller < 48 else 2 if smaller < 112 else 4
+        self.stem = nn.Conv2d(channels, shape.widths[0], 5 if stride < 4 else 7, stride, 2 if stride < 4 else 3)
+        into = (shape.widths[0], *shape.widths[:-1])
+        self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(into, shape.widths, strict=True)))
+        height, width = (_halved(-(-side // stride), len(shape.widths)) for side in (shape.height, shape.width))
+        centre_p = torch.exp(-0.5 * _radius_squared(height, width).flatten() / (0.15 * min(height, width)) ** 2)
+        self.register_buffer("centre_p", centre_p / centre_p.sum(), persistent=False)
+        self.centre_p: torch.Tensor
+        self.features = 2 * shape.widths[-1]
+
+    def forward(self, stretched_bchw: torch.Tensor) -> torch.Tensor:
+        x_bfp = functional.gelu(self.blocks(self.stem(stretched_bchw))).flatten(2)
+        return torch.cat([x_bfp.mean(2), x_bfp @ self.centre_p], 1)
+
+
+class MemberLinear(nn.Module):
+    """One linear layer for each member of an ensemble, (m, b, f) -> (m, b, g)."""
+
+    def __init__(self, members: int, into: int, out: int, gain: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(members, into, out) * math.sqrt(gain / into))
+        self.bias = nn.Parameter(torch.zeros(members, 1, out))
+
+    def forward(self, x_mbf: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(self.bias, x_mbf, self.weight)
+
+
+class ApertureCNN(Network):
+    """Images (b, c, h, w) as stored -> logits (m, b, z), one set a member."""
+
+    def __init__(self, scaling: InputScaling, shape: ApertureShape) -> None:
+        super().__init__()
+        self.light = Light(scaling, shape.softenings)
+        self.photometry = AperturePhotometry(scaling.channels, shape, self.light)
+        self.trunk = Trunk(scaling.channels, shape)
+        self.members = shape.members
+        into = self.photometry.features + self.trunk.features
+        self.hidden = nn.Sequential(
+            nn.Dropout(shape.dropout),
+            MemberLinear(shape.members, into, shape.hidden, 1.6),
+            nn.GELU(),
+            nn.Dropout(shape.dropout),
+            MemberLinear(shape.members, shape.hidden, shape.hidden, 1.6),
+            nn.GELU(),
+        )
+        self.head = nn.Sequential(nn.Dropout(shape.dropout), MemberLinear(shape.members, shape.hidden, shape.bins, 0.0))
+
+    def prepare(self, images_bchw: torch.Tensor) -> None:
+        """Take the scale of each photometric feature from training images, before training starts."""
+        with torch.no_grad():
+            self.photometry.standardise_by(self.light.linear(self.light.signal(images_bchw)))
+
+    def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """What the members see, (b, f): photometry, then the trunk's pooled planes."""
+        with torch.autocast(images_bchw.device.type, enabled=False):  # magnitudes need more than bfloat16's 8 bits
+            photometry_bf = self.photometry(self.light.linear(self.light.signal(images_bchw)))
+        return torch.cat([photometry_bf, self.trunk(self.light.stretched(images_bchw))], 1)
+
+    def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
+        """Logits (m, b, z) from features."""
+        logits_mbz: torch.Tensor = self.head(self.hidden(features_bf.expand(self.members, *features_bf.shape)))
+        return logits_mbz
+
+
+def _radius_squared(height: int, width: int) -> torch.Tensor:
+    """Squared distance of each pixel from the image's centre, (h, w)."""
+    y, x = (torch.arange(side) - (side - 1) / 2 for side in (height, width))
+    return y[:, None] ** 2 + x[None] ** 2
+
+
+def _halved(side: int, times: int) -> int:
+    for _ in range(times):
+        side = -(-side // 2)
+    return side

@@ -1,0 +1,59 @@
+"""The first layer of every network: stored pixels on the device -> stretched planes and approximately linear light.
+
+Legend: b image, c channel, h row, w column.
+"""
+
+import torch
+from torch import nn
+
+from photoz.model.scaling import STRETCH_SOFTENING, InputScaling
+
+
+class Light(nn.Module):
+    """Images (b, c, h, w) as stored -> standardised stretched planes, and planes closer to linear flux.
+
+    A colour JPEG shows flux times asinh(Q I) / (Q I), with I the mean over its channels (Lupton et al. 2004, PASP
+    116, 133). SDSS's Q is about 8; other pictures are softer: `softenings` are the Q that are tried.
+    """
+
+    def __init__(self, scaling: InputScaling, softenings: tuple[float, ...] = ()) -> None:
+        super().__init__()
+        self.softenings = softenings
+        self.levels = scaling.dtype == "uint8"
+        for name in ("sky", "noise", "mean", "std"):
+            values_c11 = torch.tensor(getattr(scaling, name), dtype=torch.float32)[:, None, None]
+            self.register_buffer(name, values_c11, persistent=False)
+        self.sky: torch.Tensor
+        self.noise: torch.Tensor
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+
+    @property
+    def planes(self) -> int:
+        """How many linear planes there are for each channel."""
+        return 1 + len(self.softenings) if self.levels else 1
+
+    def stretched(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Standardised planes for convolutions, (b, c, h, w) float32."""
+        signal_bchw = self.signal(images_bchw)
+        if not self.levels:
+            signal_bchw = torch.asinh(signal_bchw / STRETCH_SOFTENING)
+        return (signal_bchw - self.mean) / self.std
+
+    def signal(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Levels from 0 to 1, or flux in units of the pixel noise. A masked pixel (NaN) counts as sky."""
+        signal_bchw = (images_bchw.float() - self.sky) / self.noise
+        return signal_bchw if self.levels else signal_bchw.nan_to_num(0.0, 0.0, 0.0)
+
+    def linear(self, signal_bchw: torch.Tensor) -> list[torch.Tensor]:
+        """The signal itself and, for 8-bit pictures, the signal with an asinh stretch undone."""
+        if not self.levels:
+            return [signal_bchw]
+        intensity_b1hw = signal_bchw.mean(1, keepdim=True)
+        return [signal_bchw] + [signal_bchw * _unstretch(intensity_b1hw, q) for q in self.softenings]
+
+
+def _unstretch(shown: torch.Tensor, softening: float) -> torch.Tensor:
+    """True over shown intensity: sinh(Q s) / (Q s), 1 where nothing is shown."""
+    argument = (softening * shown).clamp_min(1e-3)
+    return torch.sinh(argument) / argument

@@ -1,0 +1,68 @@
+"""Names of networks and their recipes. Apart from the networks, so that settings are checked without torch."""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal
+
+from photoz.errors import BadInput
+
+APERTURE_CNN, MENKO2024, TORCHVISION = "aperture-cnn", "menko2024", "torchvision:"
+NETWORKS = (APERTURE_CNN, MENKO2024)
+
+# The reference project's: Adam 5e-5 with L2 5e-5, batch 128, 50 epochs, a constant rate, no augmentation or EMA.
+_REFERENCE_RATE = 5e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained. What the user gives replaces the field of that name."""
+
+    head: Literal["binned", "regression"] = "binned"
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    decoupled_decay: bool = True  # AdamW; else L2 in the gradient, as in plain Adam
+    cosine: bool = True  # with warm-up; else a constant rate
+    augment: bool = True
+    average: float = 0.04  # horizon of the weights' moving average, as a share of all steps; 0 for none
+    members: int = 1
+    dropout: float = 0.1
+
+
+def recipe_for(name: str, training_images: int) -> Recipe:
+    """The recipe of a network for a training split of this size. Raises BadInput for an unknown name."""
+    check_model_name(name)
+    if name == MENKO2024:
+        return Recipe(
+            head="regression",
+            epochs=50,
+            batch_size=128,
+            learning_rate=_REFERENCE_RATE,
+            weight_decay=_REFERENCE_RATE,
+            decoupled_decay=False,
+            cosine=False,
+            augment=False,
+            average=0.0,
+        )
+    # A small sample is seen more often, in smaller batches, by more members, and held back harder.
+    small = training_images < 2000
+    return Recipe(
+        epochs=min(max(round(180_000 / max(training_images, 1)), 12), 100),
+        batch_size=64 if small else 128,
+        learning_rate=2e-3,
+        weight_decay=0.05,
+        members=8 if small else 4,
+        dropout=0.2 if small else 0.1,
+    )
+
+
+def check_model_name(name: str) -> None:
+    """Raise BadInput unless `name` is a network that can be built here."""
+    if name in NETWORKS:
+        return
+    known = f"expected {', '.join(NETWORKS)}, or {TORCHVISION}NAME such as {TORCHVISION}resnet18"
+    if not name.startswith(TORCHVISION) or name == TORCHVISION:
+        raise BadInput(f"model {name!r}: {known}")
+    if importlib.util.find_spec("torchvision") is None:
+        raise BadInput(f"model {name!r}: torchvision is not installed; install photoz[vision], or use {APERTURE_CNN}")

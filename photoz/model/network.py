@@ -1,0 +1,25 @@
+"""What every network has in common. Legend: b image, c channel, h row, w column, f feature, m member, z bin."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module, ABC):
+    """What the training loop and inference ask of a network."""
+
+    @abstractmethod
+    def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """(b, f) from images as stored: what the head sees, by which unfamiliar images are told."""
+
+    @abstractmethod
+    def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
+        """Logits (m, b, z) of a binned head with m members, or redshifts (b,) of a regression."""
+
+    def prepare(self, images_bchw: torch.Tensor) -> None:
+        """Measure what it needs on training images, once, before training; nothing for most."""
+
+    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Images (b, c, h, w) as stored -> the head's answer."""
+        return self.answer(self.features(images_bchw))

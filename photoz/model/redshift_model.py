@@ -1,0 +1,71 @@
+"""A trained model: network, bins, calibration and familiarity, and how they turn images into PDFs.
+
+Legend: b image, c channel, h row, w column, z redshift bin, f feature.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from photoz.model.bins import RedshiftBins
+from photoz.model.calibration import Calibration
+from photoz.model.devices import autocast
+from photoz.model.familiarity import Familiarity
+from photoz.model.names import Recipe
+from photoz.model.network import Network
+from photoz.model.registry import ImageShape
+from photoz.model.residuals import ResidualSpread
+from photoz.model.scaling import InputScaling
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What a network says of each image, before calibration: (b, z) masses or (b,) redshifts, and (b, f) features."""
+
+    answer: Floats
+    features_bf: Floats
+
+
+@dataclass(frozen=True)
+class RedshiftModel:
+    """Everything that inference needs. `spread` is what a regression's PDFs are made from, None for a binned head."""
+
+    name: str
+    recipe: Recipe
+    sizes: dict[str, Any]
+    image: ImageShape
+    bins: RedshiftBins
+    scaling: InputScaling
+    network: Network
+    calibration: Calibration
+    familiarity: Familiarity
+    spread: ResidualSpread | None = None
+
+    def pdf(self, answer: Floats) -> Floats:
+        """Calibrated PDFs, (b, z), from a network's answers."""
+        return self.calibration.apply(self.spread.pdf(answer, self.bins.edges) if self.spread else answer)
+
+
+@torch.inference_mode()
+def ask(network: Network, batches: Iterable[torch.Tensor]) -> NetworkOutput:
+    """Run the network in evaluation mode over batches of images (b, c, h, w) on its device."""
+    network.eval()
+    answers, features = [], []
+    for images_bchw in batches:
+        with autocast(images_bchw.device):
+            features_bf = network.features(images_bchw)
+            answer = network.answer(features_bf)
+        answers.append(masses_of(answer.float()).cpu().numpy().astype(np.float64))
+        features.append(features_bf.float().cpu().numpy().astype(np.float64))
+    return NetworkOutput(np.concatenate(answers), np.concatenate(features))
+
+
+def masses_of(answer: torch.Tensor) -> torch.Tensor:
+    """Members' logits (m, b, z) -> the mean of their PDFs (b, z); a regression's redshifts (b,) stay as they are."""
+    return answer.softmax(-1).mean(0) if answer.ndim == 3 else answer

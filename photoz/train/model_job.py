@@ -1,0 +1,135 @@
+"""Making a model artifact: read the shards, train, calibrate, publish."""
+
+import io
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from photoz import runtime
+from photoz.artifacts import Artifact, Destination, Draft, Outcome
+from photoz.data import ShardSet, open_shards
+from photoz.model.bins import RedshiftBins
+from photoz.model.devices import choose_device
+from photoz.model.names import Recipe
+from photoz.model.registry import ImageShape, build_network, design
+from photoz.model.saved import model_files
+from photoz.model.scaling import InputScaling
+from photoz.train import distributed
+from photoz.train.card import write_card
+from photoz.train.finish import Blueprint, finish
+from photoz.train.launch import ranks_on_this_machine
+from photoz.train.pixels import Pixels
+from photoz.train.run import Problem, Run
+from photoz.train.sample import check_splits, load_labelled, shuffled
+from photoz.train.settings import TrainSettings
+from photoz.train.state import Checkpoint
+
+log = logging.getLogger("photoz.train")
+
+RECIPE = 1  # raise it when the same settings come to give other bytes
+_PIECE = "model"
+_STATE = "training.pt"
+_PREPARE_IMAGES = 2048
+
+
+def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> Outcome:
+    """Train with as many processes as asked for; see photoz.train.train_model."""
+    source = open_shards(shards)
+    check_splits(source)
+    counts = {split: sum(map(source.samples, source.shard_names(split))) for split in ("train", "val")}
+    recipe = settings.recipe(counts["train"])
+    with ranks_on_this_machine(shards, settings, dest) as world:
+        device = choose_device(settings.device, world.local_rank)
+        decides = _what_decides(settings, recipe, world, device)
+        with Draft.begin(dest, kind="model", recipe=RECIPE, settings=decides, inputs=[shards]) as draft:
+            if draft.published:
+                return draft.published
+            if draft.todo([_PIECE]):
+                with distributed.joined(world, device):
+                    _make(source, settings, recipe, world, device, draft)
+            if world.rank > 0:
+                return draft.partial()
+            if not draft.finish_slice():
+                return draft.partial()
+            return draft.commit(draft.receipts()[0].facts)
+
+
+def _what_decides(
+    settings: TrainSettings, recipe: Recipe, world: runtime.World, device: torch.device
+) -> dict[str, Any]:
+    """Settings that decide the weights: sums over ranks, and over a device's lanes, round in their own order."""
+    chosen = {"model": settings.model, "seed": settings.seed, "bins": settings.bins}
+    return chosen | {
+        "recipe": asdict(recipe),
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "shuffle_labels": settings.shuffle_labels,
+        "world": world.size,
+        "device": device.type,
+    }
+
+
+def _make(
+    source: ShardSet,
+    settings: TrainSettings,
+    recipe: Recipe,
+    world: runtime.World,
+    device: torch.device,
+    draft: Draft,
+) -> None:
+    torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
+    train, val = (load_labelled(source, split) for split in ("train", "val"))
+    if settings.shuffle_labels:
+        train, val = shuffled(train, settings.seed), shuffled(val, settings.seed)
+    bins = RedshiftBins.covering(train.z_spec, settings.bins)
+    scaling = InputScaling.of(train.images.images_bchw)
+    image = ImageShape(source.image.channels, source.image.height, source.image.width)
+    blueprint = Blueprint(settings.model, design(settings.model, image, bins, recipe), image, scaling)
+    torch.manual_seed(settings.seed)
+    network = build_network(blueprint.name, blueprint.sizes, scaling)
+    pixels = Pixels(train, device)
+    problem = Problem(pixels, Pixels(val, device), bins, recipe, settings.seed, device, world)
+    network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
+    run = Run(problem, network, lambda state: draft.save_state(_STATE, state.encode()))
+    saved = draft.load_state(_STATE)
+    if saved is not None:
+        run.resume(Checkpoint.decode(saved, device))
+    run.train()
+    if world.rank == 0:
+        _publish(source.artifact, run, blueprint, settings, draft)
+    distributed.wait_for_all(world)
+
+
+def _publish(shards: Artifact, run: Run, blueprint: Blueprint, settings: TrainSettings, draft: Draft) -> None:
+    problem, at = run.problem, run.progress
+    model, val = finish(blueprint, run.best_network(), problem)
+    counts = {"train": len(problem.train), "val": len(problem.val)}
+    facts = {
+        "best_epoch": at.best_epoch,
+        "seed": settings.seed,
+        "world": problem.world.size,
+        "device": problem.device.type,
+        "shuffled_labels": settings.shuffle_labels,
+    }
+    files = model_files(model) | {
+        "card.md": write_card(model, shards, counts, val, facts).encode(),
+        "history.parquet": _parquet(at.history),
+    }
+    entries = [draft.put(name, data) for name, data in files.items()]
+    entries.append(draft.put("timings.parquet", _parquet(at.timings), rows=len(at.timings), volatile=True))
+    metrics = {name: value for name, value in val.columns().items() if name != "val_loss"}
+    about = {"model": model.name, "image": str(model.image), "galaxies": counts, "redshift_bins": model.bins.to_json()}
+    simulated = bool(shards.summary.get("simulated"))
+    draft.finish_piece(_PIECE, entries, about | facts | {"simulated": simulated, "validation": metrics})
+    log.info("kept epoch %d: val sigma_mad %.4f, CRPS %.4f", at.best_epoch, val.sigma_mad, val.crps or float("nan"))
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()

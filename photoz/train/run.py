@@ -1,0 +1,189 @@
+"""The training loop. Legend: b image, c channel, h row, w column."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from photoz import progress as shown
+from photoz.data import EpochPlan
+from photoz.errors import BadInput
+from photoz.model.bins import RedshiftBins
+from photoz.model.devices import autocast
+from photoz.model.names import Recipe
+from photoz.model.network import Network
+from photoz.model.redshift_model import ask
+from photoz.runtime import World, stop_requested
+from photoz.train import distributed
+from photoz.train.augment import turn_at_random
+from photoz.train.losses import BinnedLoss, Loss, squared_error
+from photoz.train.optimizer import MAX_GRADIENT_NORM, WeightAverage, learning_rate, make_optimizer
+from photoz.train.pixels import Pixels
+from photoz.train.state import Checkpoint, Progress, Weights
+from photoz.train.validation import Validation, validate
+
+log = logging.getLogger("photoz.train")
+
+VALIDATION_BATCH = 512
+_NOTE_EVERY_S = 1.0
+
+Save = Callable[[Checkpoint], None]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learned, and by which rules."""
+
+    train: Pixels
+    val: Pixels
+    bins: RedshiftBins
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    world: World
+
+
+class Run:
+    """One training run: the network, its average, the optimizer, and where they have got to."""
+
+    def __init__(self, problem: Problem, network: Network, save: Save) -> None:
+        self.problem, self.save = problem, save
+        recipe, world = problem.recipe, problem.world
+        self.plan = EpochPlan(
+            len(problem.train), -(-recipe.batch_size // world.size), problem.seed, world.rank, world.size
+        )
+        self.steps = recipe.epochs * self.plan.steps
+        self.network = network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = WeightAverage(self.network, recipe.average * self.steps)
+        self.best: Weights = {}
+        self.optimizer = make_optimizer(self.network, recipe)
+        self.loss: Loss = BinnedLoss(problem.bins, problem.device) if recipe.head == "binned" else squared_error
+        self.progress = Progress()
+
+    def train(self) -> None:
+        """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
+        network = distributed.spread(self.network, self.problem.world, self.problem.device)
+        samples, epochs = len(self.problem.train), self.problem.recipe.epochs
+        with shown.stage("train", total=epochs * samples, unit="galaxies") as bar:
+            bar.advance(self.progress.epoch * samples + self.progress.galaxies * self.problem.world.size)
+            while self.progress.epoch < epochs:
+                network.train()
+                started = time.monotonic()
+                for indices in self.plan.batches(self.progress.epoch, self.progress.step):
+                    if not self._step(network, indices):
+                        self.progress.seconds += time.monotonic() - started
+                        self._save()
+                        distributed.stop_now()
+                    bar.advance(len(indices) * self.problem.world.size)
+                    self._note(bar, started)
+                self._end_epoch(started)
+                self._note(bar, started)
+
+    def _step(self, network: torch.nn.Module, indices: Indices) -> bool:
+        """One optimizer step; False, with nothing changed, if a stop was asked for. Raises BadInput for a bad loss."""
+        at, recipe = self.progress, self.problem.recipe
+        generator = self._seeded()
+        images_bchw, z_spec_b = self.problem.train.take(indices)
+        if recipe.augment:
+            images_bchw = turn_at_random(images_bchw, generator)
+        rate = learning_rate(recipe, at.steps_done, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with autocast(self.problem.device):
+            answer = network(images_bchw)
+        loss = self.loss(answer, z_spec_b)
+        value = float(loss.detach())
+        stop, failed = distributed.any_rank(
+            (stop_requested(), not np.isfinite(value)), self.problem.world, self.problem.device
+        )
+        if stop:
+            return False
+        if failed:
+            raise BadInput(
+                f"loss is {value} at step {at.step} of epoch {at.epoch}, before the weights were changed: expected a "
+                "finite number; look for NaN or extreme pixels and redshifts in the shards"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        at.step, at.steps_done = at.step + 1, at.steps_done + 1
+        at.loss_sum, at.galaxies = at.loss_sum + value * len(indices), at.galaxies + len(indices)
+        self.average.update(self.network, at.steps_done)
+        return True
+
+    def _seeded(self) -> torch.Generator:
+        """Seed dropout, and the augmentation's generator, by what identifies the step: nothing to save or restore."""
+        at, problem = self.progress, self.problem
+        key = np.random.SeedSequence((problem.seed, at.epoch, at.step, problem.world.rank)).generate_state(2)
+        torch.manual_seed(int(key[0]))
+        return torch.Generator().manual_seed(int(key[1]))
+
+    def _end_epoch(self, started: float) -> None:
+        """Validate, keep the best weights, write history, and save a checkpoint."""
+        at, world = self.progress, self.problem.world
+        sums = torch.tensor([at.loss_sum, at.galaxies], dtype=torch.float64, device=self.problem.device)
+        loss_sum, galaxies = distributed.total(sums, world).tolist()
+        train_seconds = at.seconds + time.monotonic() - started
+        if world.rank == 0:
+            found = self._validate()
+            if found.criterion < at.best_criterion:
+                at.best_epoch, at.best_criterion = at.epoch, found.criterion
+                self.best = {name: value.clone() for name, value in self.average.network.state_dict().items()}
+            rate = learning_rate(self.problem.recipe, at.steps_done - 1, self.steps)
+            at.history.append(
+                {"epoch": at.epoch, "train_loss": loss_sum / galaxies} | found.columns() | {"learning_rate": rate}
+            )
+            seconds = at.seconds + time.monotonic() - started
+            at.timings.append(
+                {"epoch": at.epoch, "seconds": seconds, "train_images_per_s": galaxies / max(train_seconds, 1e-9)}
+            )
+        at.next_epoch()
+        self._save()
+
+    def _validate(self) -> Validation:
+        """Score the averaged weights. Raises BadInput where they give no finite answer."""
+        val = self.problem.val
+        answer = ask(self.average.network, val.in_order(VALIDATION_BATCH)).answer
+        as_logits = torch.from_numpy(np.log(np.maximum(answer, 1e-30))[None] if answer.ndim == 2 else answer)
+        loss = float(self.loss(as_logits.float().to(self.problem.device), val.z_spec_b))
+        found = validate(answer, self.problem.bins, val.z_spec_b.double().cpu().numpy(), loss)
+        if not np.isfinite(found.criterion):
+            raise BadInput(
+                f"validation gives {found.criterion} after epoch {self.progress.epoch}: expected a finite error; "
+                "look for extreme pixels in the val shards"
+            )
+        return found
+
+    def _note(self, bar: shown.Stage, started: float) -> None:
+        at = self.progress
+        last = at.history[-1] if at.history else None
+        val = f" · val sigma_mad {last['val_sigma_mad']:.4f}" if last else ""
+        rate = at.galaxies * self.problem.world.size / max(time.monotonic() - started + at.seconds, 1e-9)
+        loss = at.loss_sum / at.galaxies if at.galaxies else (last["train_loss"] if last else float("nan"))
+        speed = f" · {rate:.0f} images/s" if at.galaxies else ""
+        bar.note(f"epoch {min(at.epoch + 1, self.problem.recipe.epochs)} · loss {loss:.3f}{val}{speed}")
+
+    def _save(self) -> None:
+        if self.problem.world.rank == 0:
+            optimizer = self.optimizer.state_dict()
+            weights, average = self.network.state_dict(), self.average.network.state_dict()
+            self.save(Checkpoint(weights, average, self.best, optimizer, self.progress))
+
+    def resume(self, found: Checkpoint) -> None:
+        """Take up a saved state."""
+        self.network.load_state_dict(found.network)
+        self.average.network.load_state_dict(found.average)
+        self.best, self.progress = found.best, found.progress
+        self.optimizer.load_state_dict(found.optimizer)
+        log.info("resumed at epoch %d, step %d", self.progress.epoch, self.progress.step)
+
+    def best_network(self) -> Network:
+        """The averaged network with the weights of the best epoch."""
+        self.average.network.load_state_dict(self.best)
+        return self.average.network

@@ -1,0 +1,51 @@
+"""What `photoz-job train` can be told."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from photoz.errors import BadInput
+from photoz.model.names import APERTURE_CNN, NETWORKS, Recipe, check_model_name, recipe_for
+from photoz.settings import setting
+
+_LARGEST_SEED = 2**31
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Which network, how long, and on what. What is left out comes from the network's recipe."""
+
+    model: str = setting(
+        APERTURE_CNN, f"Network: {', '.join(NETWORKS)}, or torchvision:NAME where it is installed.", metavar="NAME"
+    )
+    epochs: int | None = setting(
+        None, "Times that training sees each galaxy (default: by the network and the sample's size).", metavar="N"
+    )
+    batch_size: int | None = setting(None, "Galaxies a step, over all processes together.", metavar="N")
+    seed: int = setting(0, "Seed of the weights, the shuffles and the augmentation.", metavar="N")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto takes a GPU if there is one.")
+    nproc: int = setting(1, "Processes on this machine, one a GPU with CUDA.", metavar="N")
+    bins: int = setting(200, "Redshift bins of the PDFs, of equal width in log(1 + z).", metavar="N")
+    shuffle_labels: bool = setting(
+        False, "Control: train on redshifts dealt out at random; the model must then know nothing."
+    )
+
+    def __post_init__(self) -> None:
+        check_model_name(self.model)
+        if self.epochs is not None and not 1 <= self.epochs <= 100_000:
+            raise BadInput(f"--epochs {self.epochs}: expected 1 or more")
+        if self.batch_size is not None and not 1 <= self.batch_size <= 1_000_000:
+            raise BadInput(f"--batch-size {self.batch_size}: expected 1 or more")
+        if not 0 <= self.seed < _LARGEST_SEED:
+            raise BadInput(f"--seed {self.seed}: expected 0 to {_LARGEST_SEED - 1}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise BadInput(f"--device {self.device}: expected auto, cpu or cuda")
+        if not 1 <= self.nproc <= 64:
+            raise BadInput(f"--nproc {self.nproc}: expected 1 to 64 processes on this machine")
+        if not 10 <= self.bins <= 5000:
+            raise BadInput(f"--bins {self.bins}: expected 10 to 5000 redshift bins")
+
+    def recipe(self, training_images: int) -> Recipe:
+        """The network's recipe for a training split of this size, with what the user asked for in its place."""
+        recipe = recipe_for(self.model, training_images)
+        recipe = recipe if self.epochs is None else replace(recipe, epochs=self.epochs)
+        return recipe if self.batch_size is None else replace(recipe, batch_size=self.batch_size)

@@ -1,0 +1,59 @@
+"""The state of a training run: everything that a resumed run needs to go on as if it had not stopped."""
+
+import io
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from photoz.errors import BadFormat
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass
+class Progress:
+    """Where the run is, and what it has found so far."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    steps_done: int = 0
+    loss_sum: float = 0.0  # over the epoch's galaxies so far
+    galaxies: int = 0
+    seconds: float = 0.0  # of this epoch, in runs before this one
+    best_epoch: int = -1
+    best_criterion: float = float("inf")
+    history: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+
+    def next_epoch(self) -> None:
+        """Count the epoch as done."""
+        self.epoch, self.step, self.loss_sum, self.galaxies, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
+
+
+@dataclass
+class Checkpoint:
+    """One run's state at a step: weights, their average, the best average, the optimizer and the progress."""
+
+    network: Weights
+    average: Weights
+    best: Weights
+    optimizer: dict[str, Any]
+    progress: Progress
+
+    def encode(self) -> bytes:
+        """Bytes of plain tensors and numbers, which torch reads with weights_only."""
+        parts = {name: getattr(self, name) for name in ("network", "average", "best", "optimizer")}
+        file = io.BytesIO()
+        torch.save(parts | {"progress": asdict(self.progress)}, file)
+        return file.getvalue()
+
+    @classmethod
+    def decode(cls, data: bytes, device: torch.device) -> "Checkpoint":
+        """Read it back. Raises BadFormat if it is no checkpoint of this version."""
+        try:
+            found = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+            return cls(**found | {"progress": Progress(**found["progress"])})
+        except (RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadFormat(f"training checkpoint: {reason}; start anew with --force") from None
