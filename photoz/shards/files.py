@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from photoz.survey.picture import JPEG_START, NoCutout, decode_jpeg, jpeg_shape
 
 log = logging.getLogger("photoz.shards")
 
+FILES_AT_ONCE = 8  # handed to a thread: one by one, handing over costs more than reading
 LOOKED_AT = 101  # files whose shape and type decide for all
 _JPEG_NAMES = (".jpg", ".jpeg")
 
@@ -36,7 +38,7 @@ class ImageFolder:
         """The file's bytes. Raises NoCutout if the galaxy has none, BadInput if it is not the catalogue's any more."""
         if not name:
             raise NoCutout("no_file", "the table's image column is empty")
-        path = (self.folder / name).resolve()
+        path = Path(os.path.realpath(self.folder / name))
         if not path.is_relative_to(self.folder):
             raise NoCutout("outside", f"{name} leads out of {self.folder}")
         if sha256 is None:
@@ -69,7 +71,10 @@ class FileImages:
 
     def stamps(self, galaxies: pa.Table) -> Iterator[bytes | NoCutout]:
         """Each galaxy's member for the tar, in order, or why it has none."""
-        return in_order(self._stamp, _named(galaxies), usable_cores())
+        named = _named(galaxies)
+        some = (named[at : at + FILES_AT_ONCE] for at in range(0, len(named), FILES_AT_ONCE))
+        for stamps in in_order(lambda few: list(map(self._stamp, few)), some, usable_cores()):
+            yield from stamps
 
     def _stamp(self, named: tuple[str | None, str | None]) -> bytes | NoCutout:
         try:

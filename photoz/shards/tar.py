@@ -8,18 +8,20 @@ from photoz.errors import TryAgain
 
 BLOCK = 512
 NAME_BYTES = 100
-_SPACES = b" " * 8
-_MODE, _NOBODY, _EPOCH = b"0000644\0", b"0000000\0", b"00000000000\0"
+_MODE_AND_OWNER = b"0000644\0" + b"0000000\0" * 2
+_TIME = b"00000000000\0"
 _TAIL = b"0" + bytes(NAME_BYTES) + b"ustar\x0000" + bytes(64 + 16 + 155 + 12)
+# The checksum adds up all bytes, its own field taken as spaces; only the name and the size change.
+_FIXED_SUM = sum(_MODE_AND_OWNER) + sum(_TIME) + sum(b" " * 8) + sum(_TAIL)
 
 
 def ustar_header(name: str, size: int) -> bytes:
     """The 512-byte header of a regular file (POSIX.1-1988): mode 644, owner 0, time 0."""
-    encoded = name.encode("ascii")
+    encoded, octal = name.encode("ascii"), b"%011o\0" % size
     if len(encoded) > NAME_BYTES or size >= 8**11:
         raise ValueError(f"{name!r} of {size} bytes does not fit a USTAR header")
-    start = encoded.ljust(NAME_BYTES, b"\0") + _MODE + _NOBODY + _NOBODY + b"%011o\0" % size + _EPOCH
-    return start + b"%06o\0 " % sum(start + _SPACES + _TAIL) + _TAIL
+    checksum = b"%06o\0 " % (_FIXED_SUM + sum(encoded) + sum(octal))
+    return encoded.ljust(NAME_BYTES, b"\0") + _MODE_AND_OWNER + octal + _TIME + checksum + _TAIL
 
 
 class ShardTar:
@@ -51,12 +53,9 @@ class ShardTar:
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member; the offset of its bytes in the tar."""
-        header = ustar_header(name, len(data))
         padding = bytes(-len(data) % BLOCK)
         try:
-            self._file.write(header)
-            self._file.write(data)
-            self._file.write(padding)
+            self._file.writelines((ustar_header(name, len(data)), data, padding))
         except OSError as error:
             raise self._failed(error) from None
         start = self._offset + BLOCK
