@@ -45,7 +45,7 @@ def survey_photo_z(test: pd.DataFrame) -> Estimates | None:
         return None
     z_phot = test["z_phot_survey"].to_numpy(float)
     missing = int(np.isnan(z_phot).sum())
-    note = f"{missing:,} galaxies have none and are left out of this row" if missing else ""
+    note = f"{missing:,} of {len(test):,} have none and are left out of this row" if missing else ""
     return Estimates("survey", "The survey's own photo-z", z_phot, note)
 
 
@@ -74,8 +74,7 @@ def magnitude_baselines(train: pd.DataFrame, test: pd.DataFrame) -> tuple[list[E
         found += _on_bands(list(JPEG_BANDS), "gri", train, test)
     if list(JPEG_BANDS) != bands:
         found += _on_bands(bands, "all_bands", train, test)
-    remark = "" if set(JPEG_BANDS) <= set(bands) else "The catalogue lacks g, r or i: all its bands stand in for them."
-    return found, remark
+    return found, ""
 
 
 def _on_bands(bands: list[str], variant: str, train: pd.DataFrame, test: pd.DataFrame) -> list[Estimates]:

@@ -26,15 +26,16 @@ GLOSSARY = (
 _SUMMARY_SHOWN = ("rows", "galaxies", "samples", "failures", "model", "parameters", "best_epoch", "splits", "survey")
 
 
-def headline(scores: Scores) -> list[MetricLine]:
-    """The tiles on top."""
+def headline(scores: Scores, deep: bool) -> list[MetricLine]:
+    """The tiles on top; `deep` where redshifts reach beyond 1."""
+    r2 = ("R² of log(1+z)", "r2_log1pz") if deep else ("R²", "r2")
     cnn, rail, general = (scores.network.metrics[name] for name in ("cnn", "rail", "general"))
     lines = [
         MetricLine("σ_MAD", cnn["sigma_mad"], "scatter of dz (CNN papers)"),
         MetricLine("Bias", cnn["bias"], "mean dz (CNN papers)"),
         MetricLine("Outliers", cnn["outlier_fraction_0.05"], "|dz| > 0.05 (CNN papers)", 1, True),
         MetricLine("σ_IQR", rail["sigma_iqr"], "scatter of dz (RAIL)"),
-        MetricLine("R²", general["r2"], "share of the variance of z explained", 3),
+        MetricLine(r2[0], general[r2[1]], "share of the variance explained", 3),
     ]
     if scores.reference:
         about = f"σ_MAD over that of {scores.label_of(scores.reference).lower()}; below 1 is better"
@@ -83,13 +84,14 @@ def _pdf_lines() -> list[tuple[str, str, str, int, bool]]:
 
 def build_page(chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores | None, bootstrap: Bootstrap) -> Page:
     """The page without its figures and galleries."""
+    deep = bool((sample.galaxies["z_spec"] > 1).any())
     apart = wording.Separation.of(sample.galaxies, train, chain)
     common: dict[str, Any] = {
         "title": f"Redshift report on {chain.predictions.ref}",
         "lead": wording.lead(chain, sample, train, apart),
         "banners": wording.banners(chain, sample, apart),
         "scored": scores is not None,
-        "deep": bool((sample.galaxies["z_spec"] > 1).any()),
+        "deep": deep,
         "flag_note": wording.flag_note(sample, scores),
         "attrition": attrition(chain.catalog),
         "catalog_ref": str(chain.catalog.ref),
@@ -102,7 +104,7 @@ def build_page(chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores
         return Page(**common)
     return Page(
         **common,
-        tiles=headline(scores),
+        tiles=headline(scores, deep),
         metrics_note=f"On {scores.network.n:,} galaxies"
         + (f", PDFs on {scores.pdf_galaxies:,}" if scores.pdf and scores.pdf_galaxies != scores.network.n else "")
         + f". Errors are standard deviations over {bootstrap.samples:,} bootstrap resamples of the galaxies. "
@@ -123,7 +125,11 @@ def _comparison_note(scores: Scores, trained_on: int) -> str:
     if scores.reference == "trees_gri":
         return note + "The reference is gradient boosting on g, r, i magnitudes, all the colour that a JPEG holds."
     if scores.reference:
-        return note + f"The reference is {scores.label_of(scores.reference).lower()}."
+        why = ", which know what the network sees" if scores.reference == "trees_stamps" else ""
+        return (
+            note
+            + f"The reference is {scores.label_of(scores.reference).lower()}{why}: g, r or i is not in the catalogue."
+        )
     return note + "No baseline could be made that would serve as a reference."
 
 

@@ -152,13 +152,14 @@ def sky_panel(sample: Sample, known: pd.DataFrame) -> Panel:
     others = known.loc[~known["object_id"].isin(sample.galaxies["object_id"]), ["ra", "dec", "split"]]
     # Mixed, so that a thinned map shows both alike.
     rows = pd.concat([others, tested], ignore_index=True).sample(frac=1, random_state=0)
+    ra, dec = rows["ra"].to_numpy(float), rows["dec"].to_numpy(float)
     return Panel(
         "footprint",
         "Where on the sky",
         "Positions (ICRS) of the tested galaxies and of those in the training catalogue. Whole cells of sky go to one "
         "split, so that neighbours, which share clusters, seeing and calibration, do not stand on both sides.",
-        samples.footprint(rows["ra"].to_numpy(float), rows["dec"].to_numpy(float), rows["split"].tolist()),
-        wide=True,
+        samples.footprint(ra, dec, rows["split"].tolist()),
+        wide=samples.spans_sky(ra, dec),
     )
 
 

@@ -21,7 +21,8 @@ from photoz.evaluate.metrics import (
 from photoz.evaluate.pdf_metrics import pdf_metrics
 
 NETWORK = "network"
-REFERENCES = ("trees_gri", "trees_all_bands", "trees_stamps")  # the first one there is sets the mark
+# The first one there is sets the mark: those that know what the images hold, then any.
+REFERENCES = ("trees_gri", "trees_stamps", "trees_all_bands")
 _RATIO_OF = "sigma_mad"
 _PDF_COLUMNS = ("pit", "crps", "cde_loss", "in_68", "in_95")
 

@@ -52,8 +52,16 @@ def footprint(ra: Floats, dec: Floats, split: Sequence[str]) -> Figure:
     ra, dec, names = ra[:_POINTS_SHOWN], dec[:_POINTS_SHOWN], np.asarray(split)[:_POINTS_SHOWN]
     centre = float(np.rad2deg(np.angle(np.exp(1j * np.deg2rad(ra)).mean())))
     offset = (ra - centre + 180) % 360 - 180
-    wide = max(np.ptp(offset) * np.cos(np.deg2rad(np.median(dec))), np.ptp(dec)) > MOLLWEIDE_FROM_DEG
-    return _whole_sky(ra, dec, names) if wide else _small_field(offset, dec, names, centre)
+    if spans_sky(ra, dec):
+        return _whole_sky(ra, dec, names)
+    return _small_field(offset, dec, names, centre)
+
+
+def spans_sky(ra: Floats, dec: Floats) -> bool:
+    """Whether the positions reach over more of the sky than a flat map can show."""
+    centre = np.angle(np.exp(1j * np.deg2rad(ra)).mean())
+    offset = np.abs(np.angle(np.exp(1j * (np.deg2rad(ra) - centre))))
+    return bool(max(2 * np.rad2deg(offset.max()), np.ptp(dec)) > MOLLWEIDE_FROM_DEG)
 
 
 def _whole_sky(ra: Floats, dec: Floats, names: np.ndarray) -> Figure:
@@ -73,7 +81,7 @@ def _whole_sky(ra: Floats, dec: Floats, names: np.ndarray) -> Figure:
 
 
 def _small_field(offset: Floats, dec: Floats, names: np.ndarray, centre: float) -> Figure:
-    figure = new_figure(7.6, 5.4)
+    figure = new_figure(5.6, 4.9)
     axes = figure.subplots()
     size = max(np.ptp(offset), np.ptp(dec))
     unit, factor = ("deg", 1.0) if size > 1 else ("arcmin", 60.0) if size > 1 / 60 else ("arcsec", 3600.0)
@@ -85,7 +93,7 @@ def _small_field(offset: Floats, dec: Floats, names: np.ndarray, centre: float) 
         xlabel=f"east of RA {centre % 360:.4f}° ({unit})",
         ylabel=f"north of Dec {middle:+.4f}° ({unit})",
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, markerscale=1.5)
     return figure
 
 
