@@ -54,15 +54,15 @@ def test_gaps_are_counted_and_every_galaxy_still_gets_a_redshift(found: dict[str
 
 
 def test_shuffled_redshifts_teach_nothing(rows: pd.DataFrame) -> None:
-    train, test = rows[rows["split"] == "train"].head(2000), rows[rows["split"] == "test"]
+    train, test = rows[rows["split"] == "train"].head(1000), rows[rows["split"] == "test"].head(500)
     shuffled = train.assign(z_spec=np.random.default_rng(0).permutation(train["z_spec"]))
     estimates, _ = magnitude_baselines(shuffled, test)
     z_spec = test["z_spec"].to_numpy(float)
-    assert all(r2(one.z_phot, z_spec) < 0.05 for one in estimates)
+    assert all(r2(one.z_phot, z_spec) < 0.1 for one in estimates)
 
 
 def test_the_same_rows_give_the_same_redshifts_bit_for_bit(rows: pd.DataFrame) -> None:
-    train, test = rows[rows["split"] == "train"].head(1500), rows[rows["split"] == "test"].head(200)
+    train, test = rows[rows["split"] == "train"].head(600), rows[rows["split"] == "test"].head(200)
     first, again = magnitude_baselines(train, test)[0], magnitude_baselines(train, test)[0]
     assert all((a.z_phot == b.z_phot).all() for a, b in zip(first, again, strict=True))
 
