@@ -2,12 +2,16 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
 
-# Relative scales of i, r and g and the softening after Lupton et al. (2004), PASP 116, 133, and Wherry, Blanton &
-# Hogg's settings for SDSS; the overall scale and the softening are fitted to cutouts that SkyServer returned
+# i, r and g per nanomaggie of a native pixel, and the softening: the form of Lupton et al. (2004), PASP 116, 133,
+# with scales in nearly the proportions that Wherry, Blanton & Hogg chose for SDSS (4.9 : 5.7 : 7.8). The overall
+# level, the softening and the width of the resampling that the frames went through reproduce the sky level, sky
+# noise, its correlation, source counts and brightness profiles of cutouts that SkyServer returned
 # (docs/design/embedded-sky.md).
-SCALES_IRG = np.array([4.9, 5.7, 7.8], np.float32) * np.float32(0.2)
-SOFTENING = np.float32(8.0)
+SCALES_IRG = np.array([2.25, 2.85, 4.3], np.float32)
+SOFTENING = np.float32(7.0)
+RESAMPLING_SIGMA_PX = 0.7
 
 
 def composite(irg_nmgy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -15,7 +19,8 @@ def composite(irg_nmgy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     Pixels that would overflow keep their hue, as in Lupton et al. (2004).
     """
-    scaled = np.maximum(irg_nmgy, 0) * SCALES_IRG[:, None, None]
+    resampled = gaussian_filter(irg_nmgy, (0, RESAMPLING_SIGMA_PX, RESAMPLING_SIGMA_PX), truncate=3.0)
+    scaled = np.maximum(resampled, 0) * SCALES_IRG[:, None, None]
     intensity = scaled.mean(axis=0)
     stretched = np.arcsinh(SOFTENING * intensity) / SOFTENING
     rgb = scaled * (stretched / np.maximum(intensity, 1e-6))

@@ -12,11 +12,11 @@ from photoz.survey.embedded.photometry import flux_nmgy
 Floats = npt.NDArray[np.float64]
 
 CELL_DEG = 1 / 30
-FAINTEST_R = 23.0
-# Counts to r = 23 per square degree: galaxies after Yasuda et al. (2001) continued with their slope, stars at the
-# galactic pole after the counts of SDSS at high latitude (Stoughton et al. 2002).
-GALAXIES_PER_DEG2, GALAXY_SLOPE = 20_000.0, 0.42
-STARS_PER_DEG2, STAR_SLOPE = 4_500.0, 0.17
+FAINTEST_R = 23.5
+# Counts to FAINTEST_R per square degree, power laws through the SDSS counts: 9,000 galaxies to r = 22 (Yasuda et
+# al. 2001 and the deeper counts compiled there) and, at the galactic pole, 1,500 stars to r = 20.
+GALAXIES_PER_DEG2, GALAXY_SLOPE = 40_000.0, 0.43
+STARS_PER_DEG2, STAR_SLOPE = 6_000.0, 0.17
 _BRIGHTEST_R = 12.0
 
 
@@ -68,9 +68,10 @@ def _star_density(ra: float, dec: float) -> float:
     return float(STARS_PER_DEG2 * min(1 / max(abs(sin_b), 1e-6), 6.0))
 
 
-def _star_colours(count: int, rng: np.random.Generator) -> Floats:
-    """u-g, g-r, r-i, i-z along the stellar locus of Covey et al. (2007): turn-off stars and M dwarfs."""
-    dwarf = rng.random(count) < 0.45
+def _star_colours(mag_r: Floats, rng: np.random.Generator) -> Floats:
+    """u-g, g-r, r-i, i-z along the stellar locus of Covey et al. (2007); M dwarfs take over among the faint."""
+    count = len(mag_r)
+    dwarf = rng.random(count) < 0.6 / (1 + np.exp(-(mag_r - 19.0) / 0.8))
     g_r = np.where(dwarf, rng.normal(1.42, 0.08, count), np.clip(rng.gamma(3.0, 0.13, count) + 0.15, 0.1, 1.3))
     r_i = np.where(dwarf, 0.55 + rng.gamma(2.0, 0.3, count), 0.03 + 0.35 * g_r**1.4)
     return np.column_stack([0.75 + 1.25 * g_r, g_r, r_i, 0.55 * r_i])
@@ -96,10 +97,10 @@ def field_objects(seed: int, band: int, number: int) -> FieldObjects:
     stars = int(rng.poisson(_star_density(ra, dec) * area))
     count = galaxies + stars
     mag_r = np.concatenate([_magnitudes(galaxies, GALAXY_SLOPE, rng), _magnitudes(stars, STAR_SLOPE, rng)])
-    colours = np.concatenate([_galaxy_colours(mag_r[:galaxies], rng), _star_colours(stars, rng)])
+    colours = np.concatenate([_galaxy_colours(mag_r[:galaxies], rng), _star_colours(mag_r[galaxies:], rng)])
     u_g, g_r, r_i, i_z = colours.T
     mags = mag_r[:, None] + np.column_stack([u_g + g_r, g_r, np.zeros(count), -r_i, -r_i - i_z])
-    size = np.clip(10 ** (0.45 - 0.10 * (mag_r - 17)) * np.exp(0.35 * rng.standard_normal(count)), 0.15, 12)
+    size = np.clip(10 ** (0.40 - 0.13 * (mag_r - 17)) * np.exp(0.35 * rng.standard_normal(count)), 0.15, 12)
     return FieldObjects(
         ra=ra + width * rng.random(count),
         dec=dec + CELL_DEG * rng.random(count),
@@ -108,5 +109,6 @@ def field_objects(seed: int, band: int, number: int) -> FieldObjects:
         r50_arcsec=size,
         axis_ratio=0.25 + 0.75 * np.sqrt(rng.random(count)),
         angle=np.pi * rng.random(count),
-        sersic=np.where(g_r > 0.8, 3.0, 1.0),
+        # Beyond r = 21 the seeing hides what kind of profile it is.
+        sersic=np.where(mag_r > 21.0, 0.5, np.where(g_r > 0.8, 3.0, 1.0)),
     )

@@ -73,6 +73,8 @@ def draw_shapes(mag_r: Floats, g_r: Floats, z: Floats, rng: np.random.Generator)
     k_correction = np.where(early, 1.0, 0.5) * (z - 0.1) - 2.5 * np.log10(1.1)
     absolute_r = mag_r - 5 * np.log10(np.maximum(distance, 1.0)) - 25 - k_correction
     kpc = half_light_radius_kpc(absolute_r, early, rng)
+    # The relation is of Petrosian half-light radii; a de Vaucouleurs profile's own is larger (Graham et al. 2005).
+    kpc = kpc * np.where(early, 1 / 0.72, 1.0)
     r50_arcsec = np.degrees(kpc / (1000 * distance / (1 + z) ** 2)) * 3600
     sersic = np.clip(4.0 * np.exp(0.25 * rng.standard_normal(len(z))), 2.0, 6.0)
     bulge = np.clip(0.18 * np.exp(0.8 * rng.standard_normal(len(z))), 0.02, 0.6)

@@ -18,7 +18,7 @@ BAND_SEEING = np.array([1.16, 1.09, 1.0, 0.955, 0.977])
 # How much redder a bulge is than its disk, in magnitudes relative to r; and star-forming knots bluer than theirs.
 BULGE_REDDENING = np.array([0.75, 0.40, 0.0, -0.12, -0.2])
 KNOT_REDDENING = np.array([-0.6, -0.30, 0.0, 0.12, 0.2])
-KNOTS, KNOT_SHARE = 24, 0.22
+KNOTS, KNOT_SHARE = 40, 0.16
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,17 @@ def _sersic(index: float, profile: Profile, scale: float = 1.0) -> galsim.GSObje
     return shape.shear(q=minor_to_major, beta=profile.angle * galsim.radians)
 
 
+def _gaussian(profile: Profile, size: int) -> Complexes:
+    """The Sersic profile of index 0.5, without the cost of the general one."""
+    ky, kx = _frequencies(size)
+    sigma = profile.r50_px / 1.1774
+    stretch = np.sqrt(profile.axis_ratio)
+    cos, sin = np.cos(profile.angle), np.sin(profile.angle)
+    along = (kx[None, :] * cos + ky[:, None] * sin) * (sigma / stretch)
+    across = (ky[:, None] * cos - kx[None, :] * sin) * (sigma * stretch)
+    return np.asarray(np.exp(-0.5 * (along**2 + across**2)), np.complex64)
+
+
 def _knots(profile: Profile, size: int) -> Complexes:
     """Transform of unit flux in knots along two spiral arms of an exponential disk."""
     rng = np.random.default_rng(profile.knots)
@@ -86,7 +97,7 @@ def _knots(profile: Profile, size: int) -> Complexes:
     radius = np.minimum(rng.gamma(2.0, 1.0, KNOTS), 4.5)
     pitch = 0.25 + 0.25 * rng.random()
     phase = np.log(radius + 0.05) / np.tan(pitch) * (1 if rng.random() < 0.5 else -1) + 2 * np.pi * rng.random()
-    theta = phase + np.pi * rng.integers(0, 2, KNOTS) + 0.4 * rng.standard_normal(KNOTS)
+    theta = phase + np.pi * rng.integers(0, 2, KNOTS) + 0.45 * rng.standard_normal(KNOTS)
     major = scale_px * radius * np.cos(theta)
     minor = scale_px * radius * np.sin(theta) * profile.axis_ratio
     x = major * np.cos(profile.angle) - minor * np.sin(profile.angle)
@@ -94,7 +105,7 @@ def _knots(profile: Profile, size: int) -> Complexes:
     weight = rng.gamma(1.0, 1.0, KNOTS)
     ky, kx = _frequencies(size)
     waves = np.exp(-1j * np.outer(ky, y)) * (weight / weight.sum())
-    spread = np.exp(-0.5 * (0.22 * scale_px) ** 2 * (ky[:, None] ** 2 + kx[None, :] ** 2))
+    spread = np.exp(-0.5 * (0.3 * scale_px) ** 2 * (ky[:, None] ** 2 + kx[None, :] ** 2))
     return np.asarray((waves @ np.exp(-1j * np.outer(x, kx))) * spread, np.complex64)
 
 
@@ -106,6 +117,8 @@ def _tinted(share: float, reddening: Floats) -> Floats:
 
 def _shape_transform(profile: Profile, size: int, bands: tuple[int, ...]) -> Complexes:
     """Unit-flux transform in each band, shape (bands or 1, size, size // 2 + 1), before the seeing."""
+    if profile.sersic <= 0.5:
+        return _gaussian(profile, size)[None]
     if profile.bulge >= 1:
         return _transform(_sersic(profile.sersic, profile), size, 1.0)[None]
     at = list(bands)

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageDraw
-from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from photoz.survey.embedded.colour import composite
@@ -54,7 +53,7 @@ class Renderer:
         self._objects, self._shapes, self._seed = objects, shapes, seed
         self._tree = cKDTree(unit_vectors(objects.ra, objects.dec))
         self._reach_arcsec = light_radius_arcsec(
-            objects.flux[:, 2], shapes.r50_arcsec, np.where(shapes.early, shapes.sersic, 1.0)
+            objects.flux[:, 2], shapes.r50_arcsec, np.where(shapes.early, shapes.sersic, 1.0), 0.04
         )
         self._reach_arcsec[objects.kind != GALAXY] = star_radius_arcsec(objects.flux[objects.kind != GALAXY, 2])
 
@@ -81,8 +80,8 @@ class Renderer:
         turn = north_angle(cutout.ra, cutout.dec, stripe)
         x, y = float(position.mu) * 3600 / pixel, float(position.nu) * 3600 / pixel
         half_w, half_h = 0.5 * cutout.width * cutout.scale / pixel, 0.5 * cutout.height * cutout.scale / pixel
-        reach_x = abs(half_w * np.cos(turn)) + abs(half_h * np.sin(turn)) + 2
-        reach_y = abs(half_w * np.sin(turn)) + abs(half_h * np.cos(turn)) + 2
+        reach_x = abs(half_w * np.cos(turn)) + abs(half_h * np.sin(turn)) + 4
+        reach_y = abs(half_w * np.sin(turn)) + abs(half_h * np.cos(turn)) + 4
         x0, y0 = int(np.floor(x - reach_x)), int(np.floor(y - reach_y))
         run = hash_of(self._seed, int(field_address(position).run))
         return _Window(
@@ -166,10 +165,10 @@ def pyramid_level(scale: float) -> int:
     return level
 
 
-def light_radius_arcsec(flux_r: Floats, r50_arcsec: Floats, sersic: Floats) -> Floats:
-    """Where a Sersic profile's r surface brightness falls to a fifth of the sky noise, plus the seeing's reach."""
+def light_radius_arcsec(flux_r: Floats, r50_arcsec: Floats, sersic: Floats, sky_share: float) -> Floats:
+    """Where a Sersic profile's r surface brightness sinks to this share of the sky noise, plus the seeing's reach."""
     b = 2 * sersic - 1 / 3
-    threshold = 0.2 * SKY_NOISE_NMGY[2] / NATIVE_SCALE_ARCSEC**2
+    threshold = sky_share * SKY_NOISE_NMGY[2] / NATIVE_SCALE_ARCSEC**2
     at_r50 = np.maximum(flux_r, 1e-3) / (2 * np.pi * r50_arcsec**2 * sersic) * np.sqrt(b / (2 * np.pi)) / 1.6
     return np.asarray(r50_arcsec * np.maximum(1 + np.log(np.maximum(at_r50 / threshold, 1e-3)) / b, 0.5) ** sersic + 3.5)
 
@@ -203,7 +202,7 @@ def _draw_field(
     reach = np.where(
         objects.point,
         star_radius_arcsec(objects.flux[:, 2]),
-        light_radius_arcsec(objects.flux[:, 2], objects.r50_arcsec, objects.sersic),
+        light_radius_arcsec(objects.flux[:, 2], objects.r50_arcsec, objects.sersic, 0.1),
     ) / window.pixel_arcsec
     height, width = canvas.shape[1:]
     seen = (x + reach > 0) & (y + reach > 0) & (x - reach < width) & (y - reach < height)
@@ -230,4 +229,10 @@ def _resample(levels: Images, window: _Window, cutout: Cutout) -> Images:
     cos, sin = np.cos(window.turn), np.sin(window.turn)
     x = window.centre_x + east[None, :] * cos - north[:, None] * sin
     y = window.centre_y + east[None, :] * sin + north[:, None] * cos
-    return np.stack([map_coordinates(plane, [y, x], order=1, mode="nearest") for plane in levels])
+    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    right, up = (x - column).astype(np.float32), (y - row).astype(np.float32)
+    flat = levels.reshape(len(levels), -1)
+    corner = row * levels.shape[2] + column
+    lower = flat[:, corner] * (1 - right) + flat[:, corner + 1] * right
+    upper = flat[:, corner + levels.shape[2]] * (1 - right) + flat[:, corner + levels.shape[2] + 1] * right
+    return np.asarray(lower * (1 - up) + upper * up)

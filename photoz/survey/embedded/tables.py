@@ -143,12 +143,13 @@ def _sizes(rows: SkyObjects, shapes: Shapes, row: Ints) -> dict[str, object]:
     point = rows.kind != GALAXY
     half_light = np.where(point, 0.0, shapes.r50_arcsec[row])
     early = shapes.early[row] & ~point
-    r50 = np.hypot(0.75 * half_light, _PSF_HALF_LIGHT_ARCSEC)
+    # A Petrosian aperture misses a spheroid's wings, and a bulge draws a disk's half-light radius in.
+    r50 = np.hypot(np.where(early, 0.72, 1 - 0.6 * shapes.bulge[row]) * half_light, _PSF_HALF_LIGHT_ARCSEC)
     r90 = r50 * np.where(point, 1.9, np.where(early, 3.1, 2.35))
     axis_ratio = np.where(point, 1.0, shapes.axis_ratio[row])
     angle = np.degrees(shapes.angle[row])
     columns: dict[str, object] = {}
-    for name, radius in (("petroRad", 2 * r50), ("petroR50", r50), ("petroR90", r90)):
+    for name, radius in (("petroRad", 2.25 * r50), ("petroR50", r50), ("petroR90", r90)):
         columns |= _bands(name, np.repeat(radius[:, None], 5, axis=1))
     for name, factor in (("deVRad", 1.3), ("expRad", 0.9)):
         columns |= _bands(name, np.repeat((factor * half_light)[:, None], 5, axis=1))
