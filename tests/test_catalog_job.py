@@ -18,10 +18,11 @@ from photoz.catalog import CatalogSettings, build_catalog
 from photoz.catalog import pages as catalog_pages
 from photoz.catalog.cleaning import drop_duplicates
 from photoz.catalog.regions import Box
-from photoz.catalog.selections import MGS, SELECTIONS, photometric_query, spectroscopic_query
+from photoz.catalog.selections import MGS, SELECTIONS, SkyQuery, photometric_query, spectroscopic_query
 from photoz.errors import BadInput, ExitCode
 from photoz.runtime import TaskSlice
 from photoz.survey.embedded import open_embedded_sky
+from photoz.survey.skyserver import SkyServer
 
 LONGEST_QUERY = 2000  # characters, encoded: web servers' usual limit on a query string is 2048
 
@@ -306,6 +307,30 @@ def test_any_number_of_slices_gives_the_same_bytes(
     ]
     assert [outcome.status for outcome in slices] == ["partial", "partial", "created"]
     assert whole.payload_sha256 == paged.payload_sha256 == slices[-1].payload_sha256
+
+
+@pytest.mark.real
+def test_a_job_that_died_goes_on_where_it_was(sky: str, file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = build(file_store, "undisturbed", survey_url=sky)
+    monkeypatch.setattr(catalog_pages, "PAGE_ROWS", 300)
+    fetched: list[int] = []
+    fetch_page = catalog_pages.fetch_page
+
+    def dying(server: SkyServer, query: SkyQuery, low: int, high: int) -> pa.Table:
+        if len(fetched) == 3:
+            raise KeyboardInterrupt
+        fetched.append(low)
+        return fetch_page(server, query, low, high)
+
+    monkeypatch.setattr(catalog_pages, "fetch_page", dying)
+    with pytest.raises(KeyboardInterrupt):
+        build(file_store, survey_url=sky)
+    assert list(file_store.list("catalog/c/v")) == []
+    first, fetched[:] = list(fetched), [-1]
+    monkeypatch.setattr(catalog_pages, "fetch_page", lambda *asked: fetched.append(asked[2]) or fetch_page(*asked))
+    resumed = build(file_store, survey_url=sky)
+    assert resumed.payload_sha256 == undisturbed.payload_sha256
+    assert not set(first) & set(fetched)
 
 
 @pytest.mark.real

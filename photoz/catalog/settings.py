@@ -28,13 +28,15 @@ class CatalogSettings:
         None, "Your own galaxies, with --survey table: CSV, Parquet, FITS or VOTable.", metavar="FILE"
     )
     columns: str = setting(
-        "", "The table's names of our columns: ra=RA,dec=DEC,z_spec=Z; a unit can follow: ra=RA:hourangle."
+        "",
+        "The table's names of our columns: ra=RA,dec=DEC,z_spec=Z; a unit can follow: ra=RA:hourangle.",
+        metavar="OURS=YOURS,…",
     )
     limit: int | None = setting(None, "At most so many galaxies: a uniform random sample, the same every time.")
     photometric: bool = setting(
         False, "New sky: galaxies with or without a spectrum, no z_spec, no splits; with --region or --moc."
     )
-    splits: str = setting("0.7,0.1,0.2", "Shares of the galaxies that train, validate and test.")
+    splits: str = setting("0.7,0.1,0.2", "Shares of the galaxies that train, validate and test.", metavar="A,B,C")
     duplicates_arcsec: float = setting(
         2.0, "Spectra closer than this, with redshifts that agree, are one galaxy; 0 keeps them all.", metavar="ARCSEC"
     )

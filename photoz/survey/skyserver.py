@@ -52,6 +52,7 @@ class Patience:
     """How long to go on asking. The clock and the dice can be replaced in tests."""
 
     budget_s: float = 600.0
+    first_contact_s: float = 60.0  # a server that has never answered is more likely not there than busy
     sleep: Callable[[float], None] = _sleep
     now: Callable[[], float] = time.monotonic
     draw: Callable[[], float] = field(default_factory=lambda: random.Random().random)
@@ -80,6 +81,7 @@ class SkyServer:
         rate = survey.queries_per_minute
         self._spacing_s = 60.0 / rate * sharers if rate else 0.0
         self._next_at = 0.0
+        self._answered = False
         self._sdss = SDSSClass()
         session: requests.Session = self._sdss._session
         session.headers["User-Agent"] = f"photoz/{photoz.__version__} {session.headers['User-Agent']!s}"
@@ -113,10 +115,11 @@ class SkyServer:
             except (_Busy, TransientReply) as error:
                 pause_s = patience.pause_s(attempt, error.retry_after_s if isinstance(error, _Busy) else None)
                 attempt += 1
-                if patience.now() + pause_s - started > patience.budget_s:
+                budget_s = patience.budget_s if self._answered else min(patience.budget_s, patience.first_contact_s)
+                if patience.now() + pause_s - started > budget_s:
                     raise TryAgain(
                         f"{self.survey.base_url}: {error}; asked {attempt} times in {patience.now() - started:.0f} s: "
-                        "run the same command again later, finished pages are kept"
+                        "check the network, or run the same command again later; finished pages are kept"
                     ) from None
                 log.warning("%s: %s; asking again in %.1f s", self.survey.base_url, error, pause_s)
                 patience.sleep(pause_s)
@@ -144,9 +147,10 @@ class SkyServer:
                     cache=False,
                 )
         except TRANSIENT_ERRORS as error:
-            raise _Busy(f"no whole reply ({type(error).__name__})") from None
+            raise _Busy(f"no whole reply ({_cause(error)})") from None
         except requests.exceptions.RequestException as error:
             raise BadInput(f"--survey-url {self.survey.base_url}: can't be asked: {error}") from None
+        self._answered = True
         body: str = response.content.decode("utf-8", errors="replace")
         if response.status_code in (400, 500):
             refuse_error(body)
@@ -158,6 +162,12 @@ class SkyServer:
                 "expected a SkyServer: check --survey-url"
             )
         return body
+
+
+def _cause(error: requests.exceptions.RequestException) -> str:
+    """The innermost failure's name: NameResolutionError, NewConnectionError, ProtocolError …"""
+    inner = error.args[0] if error.args else error
+    return type(getattr(inner, "reason", None) or inner).__name__
 
 
 def _one_row(table: pa.Table) -> None:
