@@ -16,7 +16,7 @@ from photoz.artifacts import Outcome
 from photoz.errors import ExitCode, PhotozError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-INTERRUPTED = 130  # as shells report Ctrl-C
+INTERRUPTED, READER_LEFT = 130, 141  # as shells report Ctrl-C, and a pipe whose reader has gone
 
 
 def run_job(options: JobOptions, job: Callable[[], Outcome]) -> None:
@@ -43,6 +43,11 @@ def exit_code_of(command: Callable[[], Any]) -> int:
         return _say(str(error), error.exit_code)
     except (KeyboardInterrupt, Abort):
         return _say("interrupted; finished pieces are kept: run the same command to go on", INTERRUPTED)
+    except SystemExit as stop:
+        # Typer leaves this way when the reader of its output has gone (`… --help | head`).
+        return READER_LEFT if isinstance(stop.__context__, BrokenPipeError) else _status(stop)
+    except BrokenPipeError:
+        return READER_LEFT
     except OSError as error:
         if error.errno in _DISK_FULL:
             where = f"{error.filename}: " if error.filename else ""
@@ -51,6 +56,10 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except BaseException:  # noqa: BLE001 - the outermost frame: whatever is left is a bug
         return _say_bug()
     return ExitCode.DONE
+
+
+def _status(stop: SystemExit) -> int:
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 
 
 def _say(message: str, code: int) -> int:
