@@ -249,6 +249,40 @@ def test_a_fits_image_is_no_table(tmp_path: Path) -> None:
     assert "without a table" in refusal(tmp_path / "image.fits")
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(suffix=st.sampled_from(["csv", "parquet", "fits", "vot"]), content=st.binary(max_size=400))
+def test_no_file_whatever_brings_the_reader_down(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"any.{suffix}"
+    path.write_bytes({"parquet": b"PAR1", "fits": b"SIMPLE  =                    T"}.get(suffix, b"") + content)
+    with pytest.raises(BadInput):
+        read_table(path, {})
+
+
+CELLS = st.text(alphabet="0123456789.-+eE_ \"',naif#:\u0663", max_size=8)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cells=st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), min_size=1, max_size=4))
+def test_no_cell_whatever_brings_the_reader_down(tmp_path: Path, cells: list[tuple[str, ...]]) -> None:
+    path = write_csv(tmp_path, "ra,dec,z_spec,object_id\n" + "".join(",".join(row) + "\n" for row in cells))
+    try:
+        rows = read_table(path, {}).rows
+    except BadInput as refused:
+        assert "\n" not in str(refused)
+        return
+    assert all(0 <= ra <= 360 for ra in rows["ra"].to_pylist())
+    assert len(set(rows["object_id"].to_pylist())) == rows.num_rows
+
+
+def test_columns_of_lists_are_refused_where_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "lists.parquet"
+    lists = [[1.0], [2.0]]
+    pq.write_table(pa.table({"ra": [1.0, 2.0], "dec": [1.0, 2.0], "object_id": lists, "image": lists}), path)
+    assert "'object_id' holds list<" in refusal(path)
+    pq.write_table(pa.table({"ra": lists, "dec": [1.0, 2.0]}), path)
+    assert "ra = '[1.0]' in row 1; expected a number" in refusal(path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -41,6 +41,8 @@ RECIPE = 1
 
 MATCH_MARGIN_DEG = 0.005  # a spectrum lies within 2 arcsec of the source whose position counts
 
+ROUNDING_DEG = 1e-5  # what the cover may lose to the six decimals in its SQL
+
 
 def build_catalog(settings: CatalogSettings, dest: Destination) -> Outcome:
     """Build a catalogue and commit it, or do this slice's share of its pages.
@@ -140,10 +142,11 @@ def _from_survey(settings: CatalogSettings, region: Region | None, dest: Destina
 def _query(settings: CatalogSettings, region: Region | None) -> SkyQuery:
     selection = SELECTIONS[settings.selection]
     boxes = region.boxes() if region else []
-    if settings.photometric:
-        return photometric_query(selection, " OR ".join(box.sql("p") for box in boxes) or None)
-    padded = [box.padded(MATCH_MARGIN_DEG) for box in boxes]
-    return spectroscopic_query(selection, " OR ".join(box.sql("s") for box in padded) or None)
+    margin_deg = ROUNDING_DEG if settings.photometric else MATCH_MARGIN_DEG
+    table = "p" if settings.photometric else "s"
+    cover = " OR ".join(box.padded(margin_deg).sql(table) for box in boxes)
+    make = photometric_query if settings.photometric else spectroscopic_query
+    return make(selection, f"({cover})" if cover else None)
 
 
 def _sample(

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ import pyarrow.compute as pc
 from photoz.errors import BadInput
 from photoz.survey.columns import TEXT_COLUMNS, is_ours
 from photoz.survey.table_formats import RawTable, read_raw
-from photoz.survey.table_ids import checked_ids, refuse_rounded_ids
+from photoz.survey.table_ids import as_text, checked_ids, refuse_rounded_ids
 
 log = logging.getLogger("photoz.catalog")
 
 Z_SPEC_RANGE = (-0.01, 20.0)  # from the largest blueshifts of galaxies to beyond any measured redshift
 MAGNITUDE_LIMIT = 60.0  # beyond it a magnitude is a placeholder: -9999, -99, 99
+_NUMBER = re.compile(
+    r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|infinity|nan)$|^None$", re.ASCII | re.IGNORECASE
+)
 _USUAL_NAMES = {
     "ra": ("ra", "raj2000", "ra_j2000", "radeg", "ra_deg", "_raj2000", "ra_icrs", "alpha", "alpha_j2000"),
     "dec": ("dec", "de", "dej2000", "dec_j2000", "decj2000", "dedeg", "dec_deg", "_dej2000", "de_icrs", "delta"),
@@ -54,7 +58,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> UserTable:
         refuse_rounded_ids(path, raw.columns)
     for ours, (theirs, unit) in found.items():
         if ours in TEXT_COLUMNS:
-            rows[ours] = _text(raw.columns[theirs])
+            rows[ours] = as_text(path, theirs, raw.columns[theirs])
         elif ours != "object_id":
             rows[ours] = _number(path, ours, theirs, raw.columns[theirs], unit)
     _check_positions(path, rows)
@@ -132,31 +136,20 @@ def _expect_unit(path: Path, column: str, unit: str | None, allowed: tuple[str, 
     raise BadInput(f"--table {path}: column {column!r} is in {unit!r}; expected {expected}")
 
 
-def _text(column: pa.Array) -> pa.Array:
-    return pc.utf8_trim_whitespace(column.cast(pa.string()))
-
-
 def _number(path: Path, ours: str, theirs: str, column: pa.Array, unit: str | None) -> pa.Array:
     """The column as float64, degrees where it is an angle; NaN becomes null."""
     try:
         values = column.cast(pa.float64(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        row, text = next((i, text) for i, text in enumerate(map(str, column.to_pylist())) if not _is_number(text))
+        texts = [str(value) for value in column.to_pylist()]
+        row = next((row for row, text in enumerate(texts) if not _NUMBER.match(text)), 0)
         hint = " (decimal degrees)" if ours in ("ra", "dec") else ""
-        raise BadInput(f"--table {path}: {theirs} = {text!r} in row {row + 1}; expected a number{hint}") from None
+        raise BadInput(f"--table {path}: {theirs} = {texts[row]!r} in row {row + 1}; expected a number{hint}") from None
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
     if ours in ("ra", "dec") and unit is not None:
         factor = _parse_unit(unit).to(u.deg)
         values = values if factor == 1 else pc.multiply(values, factor)
     return values
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text == "None"
-    return True
 
 
 def _numpy(column: pa.Array) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from astropy.io import fits, votable
 from astropy.io.votable.exceptions import VOWarning
+from astropy.utils.exceptions import AstropyWarning
 
 from photoz.errors import BadInput
 
@@ -133,11 +135,14 @@ def _read_parquet(path: Path) -> RawTable:
 
 
 def _read_fits(path: Path) -> RawTable:
-    with fits.open(path) as file:
-        number = next((i for i, hdu in enumerate(file) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
-    if number is None:
-        raise BadInput(f"--table {path}: a FITS file without a table; expected a table extension")
-    return _from_astropy(astropy.table.Table.read(path, format="fits", hdu=number, unit_parse_strict="silent"))
+    # From memory: astropy leaves the file open when it is no FITS. What it says of headers concerns their writers.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        with fits.open(io.BytesIO(path.read_bytes())) as file:
+            tables = [hdu for hdu in file if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+            if not tables:
+                raise BadInput(f"--table {path}: a FITS file without a table; expected a table extension")
+            return _from_astropy(astropy.table.Table.read(tables[0], format="fits", unit_parse_strict="silent"))
 
 
 def _read_votable(path: Path) -> RawTable:

@@ -29,7 +29,7 @@ def checked_ids(path: Path, name: str, column: pa.Array) -> pa.Array:
         if not pc.all(pc.equal(column, pc.round(column))).as_py():
             raise BadInput(f"--table {path}: {name} holds fractions; expected text or whole numbers as ids")
         column = column.cast(pa.int64())
-    ids: list[str | None] = pc.utf8_trim_whitespace(column.cast(pa.string())).to_pylist()
+    ids: list[str | None] = as_text(path, name, column).to_pylist()
     empty = [row for row, text in enumerate(ids) if not text]
     if empty:
         raise BadInput(f"--table {path}: {name} is empty in row {empty[0] + 1} ({len(empty)} in all); expected an id")
@@ -41,6 +41,14 @@ def checked_ids(path: Path, name: str, column: pa.Array) -> pa.Array:
             "expected each galaxy once: remove the repeats"
         )
     return pa.array(ids, pa.string())
+
+
+def as_text(path: Path, name: str, column: pa.Array) -> pa.Array:
+    """The column as text without spaces around it; BadInput if it holds lists or the like."""
+    try:
+        return pc.utf8_trim_whitespace(column.cast(pa.string()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise BadInput(f"--table {path}: column {name!r} holds {column.type}; expected text or numbers") from None
 
 
 def refuse_rounded_ids(path: Path, columns: Mapping[str, pa.Array]) -> None:
