@@ -1,7 +1,6 @@
 """A small chain of artifacts for the tests of evaluate: real SDSS rows, drawn stamps, noisy predictions."""
 
 import io
-import json
 import tarfile
 from pathlib import Path
 
@@ -17,10 +16,12 @@ from astropy.coordinates import Latitude, Longitude
 from astropy.table import Table
 
 from photoz.artifacts import Artifact, Destination, Draft, Ref, Store, load
+from photoz.infer.rows import Answers, prediction_table
+from photoz.model.bins import RedshiftBins
 
 BANDS = "ugriz"
 SIZE = 32
-EDGES = np.linspace(0, 0.6, 121)
+BINS = RedshiftBins(0.0, 0.6, 150)
 
 
 def sdss_rows(limit: int | None = None, order: int = 3) -> pd.DataFrame:
@@ -73,10 +74,9 @@ def write_artifact(
     return load(store, Ref(kind, name))
 
 
-def parquet(rows: pd.DataFrame | pa.Table, metadata: dict[str, str] | None = None) -> bytes:
+def parquet(rows: pd.DataFrame | pa.Table) -> bytes:
     """Rows as Parquet bytes."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False)
-    table = table.replace_schema_metadata(metadata)
     out = io.BytesIO()
     pq.write_table(table, out)
     return out.getvalue()
@@ -112,24 +112,13 @@ def predicted(rows: pd.DataFrame, scatter: float = 0.015, seed: int = 3) -> pa.T
     truth = rows["z_spec"].fillna(0.1).to_numpy(float)
     sigma = scatter * (1 + truth) * rng.uniform(0.6, 1.4, len(rows))
     wild = np.where(rng.random(len(rows)) < 0.02, 6.0, 1.0)
-    z_phot = np.clip(truth + wild * sigma * rng.normal(size=len(rows)), 0.005, 0.58)
-    centres = 0.5 * (EDGES[1:] + EDGES[:-1])
-    mass = np.exp(-0.5 * ((centres - z_phot[:, None]) / sigma[:, None]) ** 2)
-    mass /= mass.sum(axis=1, keepdims=True)
-    pdf = pa.FixedSizeListArray.from_arrays(pa.array(mass.astype(np.float16).ravel()), len(centres))
-    columns = {
-        "object_id": rows["object_id"].to_numpy(),
-        "ra": rows["ra"].to_numpy(),
-        "dec": rows["dec"].to_numpy(),
-        "z_phot": z_phot,
-        **{f"z_lo{share}": z_phot - n * sigma for share, n in (("68", 1), ("95", 2))},
-        **{f"z_hi{share}": z_phot + n * sigma for share, n in (("68", 1), ("95", 2))},
-        "ood_score": rng.gamma(2, 1, len(rows)),
-        "flags": (rng.random(len(rows)) < 0.03).astype(np.int32),
-        "z_spec": rows["z_spec"].to_numpy(),
-    }
-    table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
-    return table.append_column("pdf", pdf)
+    middle = np.clip(truth + wild * sigma * rng.normal(size=len(rows)), 0.005, 0.58)
+    centres = 0.5 * (BINS.edges[1:] + BINS.edges[:-1])
+    mass = np.exp(-0.5 * ((centres - middle[:, None]) / sigma[:, None]) ** 2) + 1e-9
+    unfamiliar = rng.gamma(9, 0.07, len(rows))
+    answers = Answers(mass / mass.sum(axis=1, keepdims=True), unfamiliar, np.zeros(len(rows), bool))
+    index = pa.Table.from_pandas(rows[["object_id", "ra", "dec", "z_spec"]], preserve_index=False)
+    return prediction_table(index, answers, BINS, "model/t@v1")
 
 
 def history(epochs: int = 12) -> pd.DataFrame:
@@ -167,12 +156,10 @@ def chain(store: Store, rows: pd.DataFrame, split: str = "test", simulated: bool
     )  # fmt: skip
     model = write_artifact(
         store, "model", "t", {"history.parquet": parquet(history())},
-        {"best_epoch": 9, "model": "resnet", "parameters": 1234567}, {"model": "resnet", "seed": 0}, [shards],
+        {"best_epoch": 9, "model": "menko2024"}, {"model": "menko2024", "seed": 0}, [shards],
     )  # fmt: skip
     parts = rows if split == "all" else rows[rows["split"] == split]
-    about = {"photoz": json.dumps({"pdf_edges": EDGES.tolist()})}
     files = {
-        f"{name}-000000.parquet": parquet(predicted(part), about)
-        for name, part in parts.groupby(parts["split"].fillna("all"))
+        f"{name}-000000.parquet": parquet(predicted(part)) for name, part in parts.groupby(parts["split"].fillna("all"))
     }
     return write_artifact(store, "predictions", "t", files, {"galaxies": len(parts)}, {"split": split}, [model, shards])

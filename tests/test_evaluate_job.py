@@ -210,8 +210,7 @@ def test_a_galaxy_predicted_twice_is_refused(rows: pd.DataFrame, store: Store) -
 def test_a_galaxy_that_the_catalogue_lacks_is_refused(rows: pd.DataFrame, store: Store) -> None:
     predictions = chain(store, rows.head(200))
     stranger = predicted(rows.head(3).assign(object_id=["a", "b", "c"]))
-    about = {"photoz": json.dumps({"pdf_edges": np.linspace(0, 0.6, 121).tolist()})}
-    files = {"test-000000.parquet": parquet(stranger, about)}
+    files = {"test-000000.parquet": parquet(stranger)}
     inputs = [predictions.input("model"), predictions.input("shards")]
     broken = write_artifact(store, "predictions", "stranger", files, {}, {"split": "test"}, inputs)
     with pytest.raises(BadFormat, match="galaxy a is not in catalog/t@v1"):

@@ -4,8 +4,9 @@ Legend: n galaxies, k redshift bins, e = k + 1 bin edges.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,12 +55,14 @@ class Sample:
     """One row a galaxy: the prediction, what the catalogue knows, and its scores.
 
     The scores are `dz`, `pit`, `crps`, `cde_loss`, `in_68` and `in_95` (1 or 0), NaN where there is none.
-    `shard` names the galaxy's shard. `stacked` is the sum of all PDFs, mass in each bin of `edges`.
+    `shard` names the galaxy's shard. `stacked` is the sum of all PDFs, mass in each bin of `edges`. `flags` names the
+    bits of the column `flags`.
     """
 
     galaxies: pd.DataFrame
     edges: Floats | None = None
     stacked: Floats | None = None
+    flags: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def scored(self) -> pd.DataFrame:
@@ -78,11 +81,12 @@ def read_sample(chain: Chain) -> Sample:
     galaxies = _joined(pd.concat([part.galaxies for part in parts], ignore_index=True), chain)
     edges = [part.edges for part in parts if part.edges is not None]
     stacked = [part.stacked for part in parts if part.stacked is not None]
+    flags = parts[0].flags
     if not edges:
-        return Sample(galaxies)
+        return Sample(galaxies, flags=flags)
     if any(not np.array_equal(other, edges[0]) for other in edges):
         raise BadFormat(f"{chain.predictions.ref}: its files hold PDFs on differing redshift bins")
-    return Sample(galaxies, edges[0], np.sum(stacked, axis=0))
+    return Sample(galaxies, edges[0], np.sum(stacked, axis=0), flags)
 
 
 def read_pdfs(predictions: Artifact, shard_of: dict[str, str]) -> dict[str, Floats]:
@@ -122,9 +126,12 @@ def _read_shard(predictions: Artifact, name: str) -> Sample:
         if {low, high} <= set(galaxies.columns):
             inside = galaxies["z_spec"].between(galaxies[low], galaxies[high]).astype(float)
             galaxies[f"in_{share}"] = inside.where(known & galaxies[low].notna())
+    about = _about(table.schema)
+    flags = about.get("flags", {})
     if "pdf" not in table.column_names or table["pdf"].null_count == len(table):
-        return Sample(galaxies)
-    return _with_pdf_scores(galaxies, bin_edges(table.schema, f"{predictions.ref}: {name}"), _masses(table["pdf"]))
+        return Sample(galaxies, flags=flags)
+    edges = bin_edges(about, f"{predictions.ref}: {name}")
+    return replace(_with_pdf_scores(galaxies, edges, _masses(table["pdf"])), flags=flags)
 
 
 def _with_pdf_scores(galaxies: pd.DataFrame, edges: Floats, mass_nk: Floats) -> Sample:
@@ -138,12 +145,20 @@ def _with_pdf_scores(galaxies: pd.DataFrame, edges: Floats, mass_nk: Floats) -> 
     return Sample(galaxies, edges, mass_nk[usable].sum(axis=0))
 
 
-def bin_edges(schema: pa.Schema, where: str) -> Floats:
-    """Redshift bin edges `(e,)` of the PDFs, from the file's metadata. Raises BadFormat if they are not there."""
-    metadata = schema.metadata or {}
+def _about(schema: pa.Schema) -> dict[str, Any]:
+    """What a predictions file says of itself."""
     try:
-        edges = np.asarray(json.loads(metadata[b"photoz"])["pdf_edges"], float)
-    except (KeyError, ValueError):
+        about = json.loads((schema.metadata or {}).get(b"photoz", b"{}"))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def bin_edges(about: Mapping[str, Any], where: str) -> Floats:
+    """Redshift bin edges `(e,)` of the PDFs, from the file's metadata. Raises BadFormat if they are not there."""
+    try:
+        edges = np.asarray(about["pdf_edges"], float)
+    except (KeyError, TypeError, ValueError):
         raise BadFormat(f"{where}: its PDFs come without bin edges (metadata photoz.pdf_edges)") from None
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise BadFormat(f"{where}: the PDFs' bin edges do not ascend")
@@ -183,8 +198,3 @@ def _frame(table: pa.Table) -> pd.DataFrame:
         if pd.api.types.is_float_dtype(frame[name]):
             frame[name] = frame[name].astype(float)
     return frame
-
-
-def shared_cells(tested: Iterable[object], trained: Iterable[object]) -> int:
-    """How many distinct sky cells (or blocks) hold both tested and training galaxies."""
-    return len(set(tested) & set(trained))

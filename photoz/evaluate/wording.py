@@ -76,15 +76,20 @@ def image_words(chain: Chain) -> str:
     return f"{origin} {size} {kind} images in {image.get('channels')} channels{at}"
 
 
+def training_words(chain: Chain, known: int) -> str:
+    """On how many galaxies the network was trained: what the model says, else the catalogue's training split."""
+    seen = chain.model.summary.get("galaxies")
+    number = int(seen["train"]) if isinstance(seen, dict) and "train" in seen else known
+    return f"trained on {number:,} galaxies" if number else "trained on galaxies that are not in this store"
+
+
 def lead(chain: Chain, sample: Sample, train: pd.DataFrame, apart: Separation) -> str:
     """The sentence that says what was tested on what."""
     number = counts(sample.galaxies)
     split = str(chain.predictions.settings.get("split", "all"))
     survey = chain.catalog.summary.get("survey", "unknown survey")
     network = chain.model.settings.get("model") or chain.model.summary.get("model") or "network"
-    trained = (
-        f"trained on {len(train):,} galaxies" if chain.training else "whose training catalogue is no longer stored"
-    )
+    trained = training_words(chain, len(train))
     if not number["scored"]:
         return (
             f"{number['predicted']:,} galaxies without known redshifts, on {image_words(chain)} ({survey}), by "
@@ -118,6 +123,14 @@ def banners(chain: Chain, sample: Sample, apart: Separation) -> list[Banner]:
                 warning=True,
             )
         )
+    if chain.model.summary.get("shuffled_labels"):
+        found.append(
+            Banner(
+                "A control: the network was trained on redshifts dealt out at random.",
+                "It must do no better than the mean of the training redshifts; if it does, something leaks.",
+                warning=True,
+            )
+        )
     if apart.neighbours and number["scored"]:
         found.append(
             Banner(
@@ -145,12 +158,22 @@ def banners(chain: Chain, sample: Sample, apart: Separation) -> list[Banner]:
     return found
 
 
+def _by_kind(sample: Sample) -> str:
+    """How many galaxies carry each flag, where any does."""
+    if not sample.flags or not pd.api.types.is_integer_dtype(sample.galaxies["flags"]):
+        return ""
+    values = sample.galaxies["flags"].to_numpy()
+    found = {name: int((values & bit > 0).sum()) for name, bit in sample.flags.items()}
+    kinds = [f"{name.lower().replace('_', ' ')} {count:,}" for name, count in found.items() if count]
+    return f" ({', '.join(kinds)})" if kinds else ""
+
+
 def flag_note(sample: Sample, scores: Scores | None) -> str:
     """How many galaxies carry a flag or look unfamiliar, and what the score is without the flagged ones."""
     number = counts(sample.galaxies)
     parts: list[str] = []
     if "flags" in sample.galaxies:
-        parts.append(f"{number['flagged']:,} of {number['predicted']:,} galaxies carry a flag.")
+        parts.append(f"{number['flagged']:,} of {number['predicted']:,} galaxies carry a flag{_by_kind(sample)}.")
     if "ood_score" in sample.galaxies and sample.galaxies["ood_score"].notna().any():
         middle, high = np.nanpercentile(sample.galaxies["ood_score"].to_numpy(float), [50, 99])
         parts.append(f"Out-of-distribution score: median {middle:.3g}, 99th percentile {high:.3g}.")
