@@ -55,7 +55,9 @@ def parse_faults(spec: str, seed: int = 0) -> Faults:
         try:
             rates[kind] = float(rate)
         except ValueError:
-            raise BadInput(f"--faults {item}: expected kind:rate with a rate from 0 to 1, such as {kind}:0.05") from None
+            raise BadInput(
+                f"--faults {item}: expected kind:rate with a rate from 0 to 1, such as {kind}:0.05"
+            ) from None
         if not 0 <= rates[kind] <= 1:
             raise BadInput(f"--faults {item}: the rate {rate} is not between 0 and 1")
     if sum(rates.values()) > 1:

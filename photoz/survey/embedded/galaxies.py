@@ -1,11 +1,14 @@
 """The real galaxies of the embedded sky, and rows drawn from them to fill the survey around them."""
 
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from astropy.io import fits
 
+from photoz.errors import BadInput
 from photoz.survey.embedded.photometry import asinh_mag, flux_nmgy
 from photoz.survey.embedded.stripes import unit_vectors
 
@@ -55,10 +58,12 @@ def concatenate(parts: list[SkyObjects]) -> SkyObjects:
 
 def real_galaxies() -> SkyObjects:
     """The 10,000 SDSS galaxies that ship with kcorrect: positions, redshifts, fluxes and errors, extinction."""
-    import kcorrect  # only its data folder is wanted; its modules load in seconds
-    from astropy.io import fits
-
-    path = Path(kcorrect.__file__).parent / "data" / "test" / "gst_tests_small.fits"
+    package = find_spec("kcorrect")  # only its data are wanted; its modules load in seconds
+    if package is None or package.origin is None:
+        raise BadInput(
+            "the package kcorrect is not installed, and the embedded sky's galaxies come with it; install it"
+        )
+    path = Path(package.origin).parent / "data" / "test" / "gst_tests_small.fits"
     rows = fits.getdata(path, 1)
     count = len(rows)
 

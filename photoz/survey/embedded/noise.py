@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-_NORMALS = ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
+_NORMALS = ndtri((np.arange(65536) + 0.5) / 65536)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A, _MIX_B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -26,7 +26,7 @@ def hash_of(*parts: int) -> int:
     return mixed
 
 
-def unit_noise(key: int, x0: int, y0: int, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+def unit_noise(key: int, x0: int, y0: int, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Unit normal noise, shape (4, height, width), of the grid `key` from pixel (x0, y0) on.
 
     Each pixel's hash gives four 16-bit quantiles, so the noise ends at 4.3 sigma.

@@ -54,9 +54,7 @@ def build_population(galaxies: int = REAL_GALAXIES, seed: int = 0) -> Population
     return Population(photo, spec, _photoz(objects, real, photo), objects, shapes)
 
 
-def _add_surroundings(
-    good: SkyObjects, real: SkyObjects, rng: np.random.Generator
-) -> tuple[SkyObjects, Roles]:
+def _add_surroundings(good: SkyObjects, real: SkyObjects, rng: np.random.Generator) -> tuple[SkyObjects, Roles]:
     """Stars, quasars and galaxies with bad or no redshifts beside the good ones, and who is observed twice."""
     count = len(good)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy.fft
 
 Floats = npt.NDArray[np.float64]
-Complexes = npt.NDArray[np.complex64]
+Complexes = npt.NDArray[np.complex128]
 
 STAMP_SIZES = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 SEEING_CLASSES = 9
@@ -43,7 +43,7 @@ def seeing_fwhm_arcsec(seeing: int) -> float:
 
 
 @lru_cache(maxsize=256)
-def seeing_transform(size: int, pixel_arcsec: float, seeing: int, bands: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def seeing_transform(size: int, pixel_arcsec: float, seeing: int, bands: tuple[int, ...]) -> Floats:
     """Fourier transform, shape (bands, size, size // 2 + 1), of the point spread function with its pixel.
 
     Two Gaussians and a faint halo, the form fitted by the SDSS pipeline (Stoughton et al. 2002, section 4.3).
@@ -56,27 +56,26 @@ def seeing_transform(size: int, pixel_arcsec: float, seeing: int, bands: tuple[i
         if pixel_arcsec > 0.5:  # coarser levels of the image pyramid average native pixels
             psf = galsim.Convolve(psf, galsim.Gaussian(sigma=0.4 * pixel_arcsec))
         planes.append(_transform(psf, size, pixel_arcsec).real)
-    return np.stack(planes).astype(np.float32)
+    return np.stack(planes)
 
 
 def _transform(profile: galsim.GSObject, size: int, pixel: float) -> Complexes:
     """k-space image of a centred profile in the layout of scipy.fft.irfft2 (frequencies of a size x size stamp)."""
     bounds = galsim.BoundsI(0, size // 2, -size // 2, size // 2 - 1)
-    image = galsim.ImageCF(bounds)
+    image = galsim.ImageCD(bounds)
     profile.drawKImage(image, scale=2 * np.pi / (size * pixel), recenter=False)
-    return np.asarray(scipy.fft.ifftshift(image.array, axes=0), np.complex64)
+    return np.asarray(scipy.fft.ifftshift(image.array, axes=0), np.complex128)
 
 
 @lru_cache(maxsize=16)
 def _frequencies(size: int) -> tuple[Floats, Floats]:
-    return 2 * np.pi * np.fft.fftfreq(size), 2 * np.pi * np.fft.rfftfreq(size)
+    down, along = np.fft.fftfreq(size), np.fft.rfftfreq(size)
+    return np.asarray(2 * np.pi * down, np.float64), np.asarray(2 * np.pi * along, np.float64)
 
 
-def _sersic(index: float, profile: Profile, scale: float = 1.0) -> galsim.GSObject:
-    minor_to_major = max(profile.axis_ratio, 0.12)
-    radius = max(profile.r50_px * scale, 0.1)
-    shape: galsim.GSObject = galsim.Sersic(n=index, half_light_radius=radius)
-    return shape.shear(q=minor_to_major, beta=profile.angle * galsim.radians)
+def _sersic(index: float, profile: Profile) -> galsim.GSObject:
+    shape: galsim.GSObject = galsim.Sersic(n=index, half_light_radius=max(profile.r50_px, 0.1))
+    return shape.shear(q=max(profile.axis_ratio, 0.12), beta=profile.angle * galsim.radians)
 
 
 def _gaussian(profile: Profile, size: int) -> Complexes:
@@ -87,7 +86,7 @@ def _gaussian(profile: Profile, size: int) -> Complexes:
     cos, sin = np.cos(profile.angle), np.sin(profile.angle)
     along = (kx[None, :] * cos + ky[:, None] * sin) * (sigma / stretch)
     across = (ky[:, None] * cos - kx[None, :] * sin) * (sigma * stretch)
-    return np.asarray(np.exp(-0.5 * (along**2 + across**2)), np.complex64)
+    return np.asarray(np.exp(-0.5 * (along**2 + across**2)), np.complex128)
 
 
 def _knots(profile: Profile, size: int) -> Complexes:
@@ -106,7 +105,7 @@ def _knots(profile: Profile, size: int) -> Complexes:
     ky, kx = _frequencies(size)
     waves = np.exp(-1j * np.outer(ky, y)) * (weight / weight.sum())
     spread = np.exp(-0.5 * (0.3 * scale_px) ** 2 * (ky[:, None] ** 2 + kx[None, :] ** 2))
-    return np.asarray((waves @ np.exp(-1j * np.outer(x, kx))) * spread, np.complex64)
+    return np.asarray((waves @ np.exp(-1j * np.outer(x, kx))) * spread, np.complex128)
 
 
 def _tinted(share: float, reddening: Floats) -> Floats:
@@ -122,20 +121,20 @@ def _shape_transform(profile: Profile, size: int, bands: tuple[int, ...]) -> Com
     if profile.bulge >= 1:
         return _transform(_sersic(profile.sersic, profile), size, 1.0)[None]
     at = list(bands)
-    bulge_share = _tinted(profile.bulge, BULGE_REDDENING[at])[:, None, None].astype(np.float32)
-    round_bulge = Profile(0, 0, profile.flux, r50_px=profile.r50_px, axis_ratio=max(profile.axis_ratio, 0.6), angle=profile.angle)
+    bulge_share = _tinted(profile.bulge, BULGE_REDDENING[at])[:, None, None]
+    round_bulge = Profile(
+        0, 0, profile.flux, r50_px=profile.r50_px, axis_ratio=max(profile.axis_ratio, 0.6), angle=profile.angle
+    )
     bulge = _transform(_sersic(profile.sersic, round_bulge, scale=0.35), size, 1.0)
     disk = _transform(_sersic(1.0, profile), size, 1.0)
     if not profile.knots:
         return np.asarray(bulge_share * bulge + (1 - bulge_share) * disk)
-    knot_share = _tinted(KNOT_SHARE, KNOT_REDDENING[at])[:, None, None].astype(np.float32)
+    knot_share = _tinted(KNOT_SHARE, KNOT_REDDENING[at])[:, None, None]
     arms = (1 - knot_share) * disk + knot_share * _knots(profile, size)
     return np.asarray(bulge_share * bulge + (1 - bulge_share) * arms)
 
 
-def draw(
-    canvas: npt.NDArray[np.float32], profile: Profile, size: int, psf: npt.NDArray[np.float32], bands: tuple[int, ...]
-) -> None:
+def draw(canvas: Floats, profile: Profile, size: int, psf: Floats, bands: tuple[int, ...]) -> None:
     """Add an object to canvas (bands, height, width), in flux per pixel, on a stamp of `size` pixels."""
     column, row = round(profile.x), round(profile.y)
     x0, y0 = column - size // 2, row - size // 2
@@ -143,9 +142,9 @@ def draw(
     if x0 >= width or y0 >= height or x0 + size <= 0 or y0 + size <= 0:
         return
     ky, kx = _frequencies(size)
-    shift_y = np.exp(-1j * ky * (profile.y - y0)).astype(np.complex64)
-    shift_x = np.exp(-1j * kx * (profile.x - x0)).astype(np.complex64)
-    flux = profile.flux.astype(np.float32)[:, None, None]
+    shift_y = np.exp(-1j * ky * (profile.y - y0)).astype(np.complex128)
+    shift_x = np.exp(-1j * kx * (profile.x - x0)).astype(np.complex128)
+    flux = profile.flux[:, None, None]
     waves = (flux * psf) * (shift_y[:, None] * shift_x[None, :])
     if not profile.point:
         waves *= _shape_transform(profile, size, bands)

@@ -19,7 +19,6 @@ from photoz.survey.embedded.request import NATIVE_SCALE_ARCSEC, Cutout
 from photoz.survey.embedded.stripes import field_address, north_angle, stripe_position, unit_vectors
 
 Floats = npt.NDArray[np.float64]
-Images = npt.NDArray[np.float32]
 
 JPEG_QUALITY = 75
 SIMULATED = b"simulated by photoz embedded sky"
@@ -67,11 +66,11 @@ class Renderer:
         rgb = np.clip(np.rint(_resample(levels, window, cutout)), 0, 255).astype(np.uint8)
         return _encode(np.ascontiguousarray(np.moveaxis(rgb, 0, 2)))
 
-    def ugriz(self, cutout: Cutout) -> Images:
+    def ugriz(self, cutout: Cutout) -> Floats:
         """Five-band stamp (5, height, width), nanomaggies per native pixel, u g r i z."""
         level = pyramid_level(cutout.scale)
         window = self._window(cutout, level)
-        return _resample(self._sky(window, cutout, _UGRIZ) / np.float32(4**level), window, cutout)
+        return _resample(self._sky(window, cutout, _UGRIZ) / 4**level, window, cutout)
 
     def _window(self, cutout: Cutout, level: int) -> _Window:
         position = stripe_position(cutout.ra, cutout.dec)
@@ -98,9 +97,9 @@ class Renderer:
             noise=1.0 + 0.06 * ((run >> 8 & 0xFF) / 127.5 - 1),
         )
 
-    def _sky(self, window: _Window, cutout: Cutout, bands: tuple[int, ...]) -> Images:
+    def _sky(self, window: _Window, cutout: Cutout, bands: tuple[int, ...]) -> Floats:
         """Objects and noise on the window, shape (bands, height, width), nanomaggies per window pixel."""
-        canvas = np.zeros((len(bands), window.height, window.width), np.float32)
+        canvas = np.zeros((len(bands), window.height, window.width))
         radius = 0.5 * float(np.hypot(cutout.width, cutout.height)) * cutout.scale / 3600
         self._draw_catalogue(canvas, window, cutout, radius, bands)
         for band, number in cells_around(cutout.ra, cutout.dec, radius + _FIELD_REACH_DEG):
@@ -108,19 +107,18 @@ class Renderer:
         at = list(bands)
         # A window pixel of pyramid level l holds 4^l native ones, so its noise is 2^l times theirs.
         sky = SKY_NOISE_NMGY[at] * window.noise * window.pixel_arcsec / NATIVE_SCALE_ARCSEC
-        variance = (sky**2).astype(np.float32)[:, None, None] + np.maximum(canvas, 0) / ELECTRONS_PER_NMGY[
-            at
-        ].astype(np.float32)[:, None, None]
+        shot = np.maximum(canvas, 0) / ELECTRONS_PER_NMGY[at][:, None, None]
+        sigma = np.sqrt(sky[:, None, None] ** 2 + shot)
         deviates = unit_noise(window.key, window.x0, window.y0, (window.height, window.width))
         if len(bands) > 4:
             more = unit_noise(window.key ^ 0x5DEECE66D, window.x0, window.y0, (window.height, window.width))
             deviates = np.concatenate([more[:1], deviates])
         # The lanes are g r i z (and u from the second hash), whichever bands are drawn.
         lanes = at if len(bands) > 4 else [band - 1 for band in bands]
-        return canvas + np.sqrt(variance) * deviates[lanes]
+        return np.asarray(canvas + sigma * deviates[lanes])
 
     def _draw_catalogue(
-        self, canvas: Images, window: _Window, cutout: Cutout, radius: float, bands: tuple[int, ...]
+        self, canvas: Floats, window: _Window, cutout: Cutout, radius: float, bands: tuple[int, ...]
     ) -> None:
         centre = unit_vectors(cutout.ra, cutout.dec)
         chord = 2 * np.sin(np.radians(min(radius + _REACH_DEG, 180.0)) / 2)
@@ -170,7 +168,8 @@ def light_radius_arcsec(flux_r: Floats, r50_arcsec: Floats, sersic: Floats, sky_
     b = 2 * sersic - 1 / 3
     threshold = sky_share * SKY_NOISE_NMGY[2] / NATIVE_SCALE_ARCSEC**2
     at_r50 = np.maximum(flux_r, 1e-3) / (2 * np.pi * r50_arcsec**2 * sersic) * np.sqrt(b / (2 * np.pi)) / 1.6
-    return np.asarray(r50_arcsec * np.maximum(1 + np.log(np.maximum(at_r50 / threshold, 1e-3)) / b, 0.5) ** sersic + 3.5)
+    depth = np.log(np.maximum(at_r50 / threshold, 1e-3)) / b
+    return np.asarray(r50_arcsec * np.maximum(1 + depth, 0.5) ** sersic + 3.5)
 
 
 def star_radius_arcsec(flux_r: Floats) -> Floats:
@@ -188,22 +187,23 @@ def _window_pixels(window: _Window, cutout: Cutout, ra: Floats, dec: Floats) -> 
     depth = np.sin(dec_0) * np.sin(dec_rad) + np.cos(dec_0) * np.cos(dec_rad) * np.cos(d_ra)
     depth = np.maximum(depth, 1e-3)
     east = np.degrees(np.cos(dec_rad) * np.sin(d_ra) / depth) * 3600
-    north = np.degrees(
-        (np.cos(dec_0) * np.sin(dec_rad) - np.sin(dec_0) * np.cos(dec_rad) * np.cos(d_ra)) / depth
-    ) * 3600
+    north = (
+        np.degrees((np.cos(dec_0) * np.sin(dec_rad) - np.sin(dec_0) * np.cos(dec_rad) * np.cos(d_ra)) / depth) * 3600
+    )
     cos, sin = np.cos(window.turn) / window.pixel_arcsec, np.sin(window.turn) / window.pixel_arcsec
     return window.centre_x + east * cos - north * sin, window.centre_y + east * sin + north * cos
 
 
-def _draw_field(
-    canvas: Images, window: _Window, cutout: Cutout, objects: FieldObjects, bands: tuple[int, ...]
-) -> None:
+def _draw_field(canvas: Floats, window: _Window, cutout: Cutout, objects: FieldObjects, bands: tuple[int, ...]) -> None:
     x, y = _window_pixels(window, cutout, objects.ra, objects.dec)
-    reach = np.where(
-        objects.point,
-        star_radius_arcsec(objects.flux[:, 2]),
-        light_radius_arcsec(objects.flux[:, 2], objects.r50_arcsec, objects.sersic, 0.1),
-    ) / window.pixel_arcsec
+    reach = (
+        np.where(
+            objects.point,
+            star_radius_arcsec(objects.flux[:, 2]),
+            light_radius_arcsec(objects.flux[:, 2], objects.r50_arcsec, objects.sersic, 0.1),
+        )
+        / window.pixel_arcsec
+    )
     height, width = canvas.shape[1:]
     seen = (x + reach > 0) & (y + reach > 0) & (x - reach < width) & (y - reach < height)
     for row in np.flatnonzero(seen).tolist():
@@ -221,7 +221,7 @@ def _draw_field(
         draw(canvas, profile, size, seeing_transform(size, window.pixel_arcsec, window.seeing, bands), bands)
 
 
-def _resample(levels: Images, window: _Window, cutout: Cutout) -> Images:
+def _resample(levels: Floats, window: _Window, cutout: Cutout) -> Floats:
     """Bilinear resampling of window pixels to the cutout's: north up, east to the left."""
     step = cutout.scale / window.pixel_arcsec
     east = -(np.arange(cutout.width) - 0.5 * (cutout.width - 1)) * step
@@ -230,7 +230,7 @@ def _resample(levels: Images, window: _Window, cutout: Cutout) -> Images:
     x = window.centre_x + east[None, :] * cos - north[:, None] * sin
     y = window.centre_y + east[None, :] * sin + north[:, None] * cos
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    right, up = (x - column).astype(np.float32), (y - row).astype(np.float32)
+    right, up = x - column, y - row
     flat = levels.reshape(len(levels), -1)
     corner = row * levels.shape[2] + column
     lower = flat[:, corner] * (1 - right) + flat[:, corner + 1] * right

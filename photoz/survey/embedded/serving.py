@@ -56,10 +56,16 @@ def serve(
             pool.begin(population, seed)
             with EmbeddedSky((host, port), identity, database, pool, planned) as server, _stop_signals(server.shutdown):
                 if until is not None:
-                    threading.Thread(target=lambda: (until(), server.shutdown()), daemon=True).start()
-                print(json.dumps({"url": server.url, "galaxies": galaxies, "seed": seed, "simulated": True}), flush=True)
+                    threading.Thread(target=_shut_down_after, args=(until, server.shutdown), daemon=True).start()
+                ready = {"url": server.url, "galaxies": galaxies, "seed": seed, "simulated": True}
+                print(json.dumps(ready), flush=True)
                 logger.info("serving %d galaxies at %s (simulated images)", galaxies, server.url)
                 server.serve_forever(poll_interval=0.2)
+
+
+def _shut_down_after(until: Callable[[], object], shutdown: Callable[[], None]) -> None:
+    until()
+    shutdown()
 
 
 def check_identity(galaxies: int, seed: int) -> SkyIdentity:
@@ -105,7 +111,9 @@ def _stop_signals(shutdown: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def open_embedded_sky(galaxies: int = DEFAULT_GALAXIES, seed: int = 0, faults: str = "", **limits: float) -> Iterator[str]:
+def open_embedded_sky(
+    galaxies: int = DEFAULT_GALAXIES, seed: int = 0, faults: str = "", **limits: float
+) -> Iterator[str]:
     """A sky server on a free loopback port while the block runs; yields its base URL.
 
     It runs in processes of its own, which end with the block, and with this process however that ends.
@@ -175,4 +183,5 @@ def sky_identity(url: str | None = None) -> dict[str, Any]:
                 failure = "the reply is not that of an embedded sky"
         else:
             failure = f"status {reply.status_code}"
-    raise TryAgain(f"--survey-url {url}: no embedded sky answers there ({failure}); start one with photoz-job sky serve")
+    advice = "start one with photoz-job sky serve"
+    raise TryAgain(f"--survey-url {url}: no embedded sky answers there ({failure}); {advice}")

@@ -139,7 +139,7 @@ def _with_server_semantics(tree: exp.Query) -> exp.Query:
     return tree
 
 
-def _is_text(side: exp.Expression) -> bool:
+def _is_text(side: exp.Expr) -> bool:
     literal = isinstance(side, exp.Literal) and side.is_string
     return bool(literal or (isinstance(side, exp.Cast) and side.to.is_type(*exp.DataType.TEXT_TYPES)))
 
@@ -149,7 +149,7 @@ def _at_most(limit: exp.Expression, row_limit: int) -> bool:
     return isinstance(count, exp.Literal) and not count.is_string and int(count.this) <= row_limit
 
 
-def _resolve_tables(tree: exp.Expression) -> None:
+def _resolve_tables(tree: exp.Query) -> None:
     """Drop server and schema prefixes (BestDR17.dbo.PhotoObj) and refuse tables that the survey lacks."""
     local = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
     for table in tree.find_all(exp.Table):

@@ -79,9 +79,7 @@ def field_address(position: StripePosition) -> FieldAddress:
 
 def pack_objid(address: FieldAddress, obj: Ints) -> npt.NDArray[np.uint64]:
     """objID as CAS packs it: sky version, rerun, run, camcol, field, object (fPhotoDescription's bit layout)."""
-    packed = (
-        (2 << 59) | (RERUN << 48) | (address.run << 32) | (address.camcol << 29) | (address.field << 16) | obj
-    )
+    packed = (2 << 59) | (RERUN << 48) | (address.run << 32) | (address.camcol << 29) | (address.field << 16) | obj
     return packed.astype(np.uint64)
 
 
@@ -89,12 +87,13 @@ def pack_specobjid(plate: Ints, mjd: Ints, fiber: Ints, run2d: Ints) -> npt.NDAr
     """specObjID as CAS packs it: plate, fiber, mjd - 50000, run2d; plates >= 8192 exceed signed 64 bits."""
     parts = [part.astype(np.uint64) for part in (plate, fiber, mjd - 50_000, run2d)]
     shifts = [np.uint64(bits) for bits in (50, 38, 24, 10)]
-    return np.bitwise_or.reduce([part << shift for part, shift in zip(parts, shifts, strict=True)])
+    packed = parts[0] << shifts[0]
+    for part, shift in zip(parts[1:], shifts[1:], strict=True):
+        packed = packed | part << shift
+    return packed
 
 
 def unit_vectors(ra: npt.ArrayLike, dec: npt.ArrayLike) -> Floats:
     """Cartesian unit vectors, shape (n, 3), of positions in degrees."""
     ra_rad, dec_rad = np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float))
-    return np.stack(
-        [np.cos(dec_rad) * np.cos(ra_rad), np.cos(dec_rad) * np.sin(ra_rad), np.sin(dec_rad)], axis=-1
-    )
+    return np.stack([np.cos(dec_rad) * np.cos(ra_rad), np.cos(dec_rad) * np.sin(ra_rad), np.sin(dec_rad)], axis=-1)

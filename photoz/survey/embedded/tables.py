@@ -164,7 +164,8 @@ def _sizes(rows: SkyObjects, shapes: Shapes, row: Ints) -> dict[str, object]:
 def _targets(objects: SkyObjects) -> tuple[Ints, Ints]:
     """legacy_target1 and boss_target1: the Main Galaxy Sample (Strauss et al. 2002) and LOWZ (Reid et al. 2016)."""
     mags = objects.dereddened_mags()
-    petro_r = np.where(objects.petro_flux[:, 2] > 0, asinh_mag(objects.petro_flux)[:, 2], 99.0) - objects.extinction[:, 2]
+    petro_r = asinh_mag(objects.petro_flux)[:, 2] - objects.extinction[:, 2]
+    petro_r[objects.petro_flux[:, 2] <= 0] = 99.0
     galaxy = objects.kind == GALAXY
     g_r, r_i = mags[:, 1] - mags[:, 2], mags[:, 2] - mags[:, 3]
     c_parallel = 0.7 * g_r + 1.2 * (r_i - 0.18)
@@ -214,7 +215,8 @@ def spec_table(
     rows = objects.take(row)
     legacy, lowz = _targets(rows)
     # BOSS took what the Main Galaxy Sample left, and some luminous red galaxies anew.
-    boss = (rows.kind == GALAXY) & (lowz > 0) & ((legacy != TARGET_GALAXY) | (rng.random(len(row)) < 0.05))
+    anew = (rows.z > 0.15) & (rng.random(len(row)) < 0.3)
+    boss = (rows.kind == GALAXY) & (lowz > 0) & ((legacy != TARGET_GALAXY) | anew)
     plates = _assign_plates(rows, boss)
     plates.mjd[~primary] += 400
     bad = roles.bad_redshift[row]
