@@ -1,6 +1,6 @@
 """Objects drawn through the seeing: GalSim's profiles in Fourier space, one inverse transform for all bands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import galsim
@@ -122,10 +122,8 @@ def _shape_transform(profile: Profile, size: int, bands: tuple[int, ...]) -> Com
         return _transform(_sersic(profile.sersic, profile), size, 1.0)[None]
     at = list(bands)
     bulge_share = _tinted(profile.bulge, BULGE_REDDENING[at])[:, None, None]
-    round_bulge = Profile(
-        0, 0, profile.flux, r50_px=profile.r50_px, axis_ratio=max(profile.axis_ratio, 0.6), angle=profile.angle
-    )
-    bulge = _transform(_sersic(profile.sersic, round_bulge, scale=0.35), size, 1.0)
+    rounder = replace(profile, r50_px=0.35 * profile.r50_px, axis_ratio=max(profile.axis_ratio, 0.6))
+    bulge = _transform(_sersic(profile.sersic, rounder), size, 1.0)
     disk = _transform(_sersic(1.0, profile), size, 1.0)
     if not profile.knots:
         return np.asarray(bulge_share * bulge + (1 - bulge_share) * disk)
@@ -142,8 +140,8 @@ def draw(canvas: Floats, profile: Profile, size: int, psf: Floats, bands: tuple[
     if x0 >= width or y0 >= height or x0 + size <= 0 or y0 + size <= 0:
         return
     ky, kx = _frequencies(size)
-    shift_y = np.exp(-1j * ky * (profile.y - y0)).astype(np.complex128)
-    shift_x = np.exp(-1j * kx * (profile.x - x0)).astype(np.complex128)
+    shift_y = np.exp(-1j * ky * (profile.y - y0))
+    shift_x = np.exp(-1j * kx * (profile.x - x0))
     flux = profile.flux[:, None, None]
     waves = (flux * psf) * (shift_y[:, None] * shift_x[None, :])
     if not profile.point:
