@@ -17,6 +17,7 @@ from photoz.artifacts import Artifact, Destination, Outcome, Ref, Store, load
 from photoz.catalog import CatalogSettings, build_catalog
 from photoz.catalog import pages as catalog_pages
 from photoz.catalog.cleaning import drop_duplicates
+from photoz.catalog.moc import MOST_COVER_BOXES
 from photoz.catalog.regions import Box
 from photoz.catalog.selections import MGS, SELECTIONS, SkyQuery, photometric_query, spectroscopic_query
 from photoz.errors import BadInput, ExitCode
@@ -408,6 +409,6 @@ def test_a_sky_that_fails_now_and_then_gives_the_same_catalogue(sky: str, file_s
 
 @pytest.mark.parametrize("selection", sorted(SELECTIONS))
 def test_queries_fit_into_a_url(selection: str) -> None:
-    cover = " OR ".join(Box(123.456789, 234.567891, -12.345678, 12.345678).sql("s") for _ in range(2))
+    cover = " OR ".join(Box(123.456789, 234.567891, -12.345678, 12.345678).sql("s") for _ in range(MOST_COVER_BOXES))
     for query in (spectroscopic_query(SELECTIONS[selection], cover), photometric_query(MGS, cover)):
         assert len(quote_plus(query.page_sql(10**9, 2 * 10**9))) < LONGEST_QUERY

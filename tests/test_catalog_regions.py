@@ -98,7 +98,7 @@ def test_a_moc_is_covered_by_few_boxes_and_filtered_exactly(moc_file: Path) -> N
     boxes = region.boxes()
     assert len(boxes) <= MOST_COVER_BOXES
     assert np.all(in_cover(boxes)[inside])
-    assert in_cover(boxes).mean() < 0.2
+    assert in_cover(boxes).mean() < 0.04  # the map itself is 0.0036 of the sky
 
 
 @settings(max_examples=25, deadline=None)

@@ -41,7 +41,7 @@ RECIPE = 1
 
 MATCH_MARGIN_DEG = 0.005  # a spectrum lies within 2 arcsec of the source whose position counts
 
-ROUNDING_DEG = 1e-5  # what the cover may lose to the six decimals in its SQL
+ROUNDING_DEG = 2e-4  # what the cover may lose to the four decimals in its SQL
 
 
 def build_catalog(settings: CatalogSettings, dest: Destination) -> Outcome:

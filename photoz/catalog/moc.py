@@ -1,5 +1,6 @@
 """Multi-Order Coverage maps (IVOA) as regions."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from mocpy import MOC
 from photoz.catalog.regions import Box, Cone, Degrees
 from photoz.errors import BadInput
 
-MOST_COVER_BOXES = 16  # a query is one URL, and servers refuse long ones
+MOST_CELLS = 64
+MOST_COVER_BOXES = 6  # a query is one URL, and web servers usually refuse more than 2048 characters
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class MocRegion:
     moc: MOC
 
     def boxes(self) -> list[Box]:
-        """Boxes that cover the map, a little generously: one for each cell of a coarser map."""
+        """A few boxes that cover the map, a little generously: those of its cells at a coarser order, merged."""
         order, cells = 0, self._cells(0)
         while order < self.moc.max_order:
             finer = self._cells(order + 1)
-            if len(finer) > MOST_COVER_BOXES:
+            if len(finer) > MOST_CELLS:
                 break
             order, cells = order + 1, finer
-        return [box for cell in cells for box in _cell_cone(int(cell), order).boxes()]
+        return _merged([box for cell in cells for box in _cell_cone(int(cell), order).boxes()])
 
     def _cells(self, order: int) -> npt.NDArray[np.uint64]:
         """Cells of that order that the map touches."""
@@ -43,6 +45,30 @@ class MocRegion:
         """Which positions are inside."""
         inside = self.moc.contains_lonlat(Longitude(ra_deg, u.deg), Latitude(dec_deg, u.deg))
         return np.asarray(inside, dtype=np.bool_)
+
+
+def _merged(boxes: list[Box]) -> list[Box]:
+    """At most MOST_COVER_BOXES boxes, made by merging, again and again, the two that waste the least sky together."""
+    while len(boxes) > MOST_COVER_BOXES:
+        pairs = itertools.combinations(boxes, 2)
+        first, second = min(pairs, key=lambda pair: _around(*pair).area() - pair[0].area() - pair[1].area())
+        boxes = [box for box in boxes if box not in (first, second)] + [_around(first, second)]
+    return boxes
+
+
+def _around(first: Box, second: Box) -> Box:
+    """The smallest box that holds both, going east from one or the other."""
+    dec_min, dec_max = min(first.dec_min, second.dec_min), max(first.dec_max, second.dec_max)
+    choices = []
+    for west, east in ((first, second), (second, first)):
+        width = max(west.width(), (east.ra_min - west.ra_min) % 360 + east.width())
+        whole = width >= 360
+        choices.append(
+            Box(0.0, 360.0, dec_min, dec_max)
+            if whole
+            else Box(west.ra_min, (west.ra_min + width) % 360, dec_min, dec_max)
+        )
+    return min(choices, key=Box.area)
 
 
 def _cell_cone(cell: int, order: int) -> Cone:

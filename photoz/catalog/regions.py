@@ -36,21 +36,28 @@ class Box:
             in_ra = (ra_deg >= self.ra_min) | (ra_deg <= self.ra_max)
         return in_ra & (dec_deg >= self.dec_min) & (dec_deg <= self.dec_max)
 
+    def width(self) -> float:
+        """Extent in RA, deg."""
+        return 360.0 if self.ra_max == self.ra_min + 360 else (self.ra_max - self.ra_min) % 360
+
+    def area(self) -> float:
+        """Area in units of a square degree at the equator."""
+        return self.width() * math.degrees(math.sin(math.radians(self.dec_max)) - math.sin(math.radians(self.dec_min)))
+
     def sql(self, table: str) -> str:
         """The box as a T-SQL condition on `table`.ra and .dec."""
-        joint = "AND" if self.ra_min <= self.ra_max else "OR"
-        return (
-            f"(({table}.ra >= {self.ra_min:.6f} {joint} {table}.ra <= {self.ra_max:.6f}) "
-            f"AND {table}.dec BETWEEN {self.dec_min:.6f} AND {self.dec_max:.6f})"
-        )
+        if self.ra_min <= self.ra_max:
+            in_ra = f"{table}.ra BETWEEN {self.ra_min:.4f} AND {self.ra_max:.4f}"
+        else:
+            in_ra = f"({table}.ra >= {self.ra_min:.4f} OR {table}.ra <= {self.ra_max:.4f})"
+        return f"{in_ra} AND {table}.dec BETWEEN {self.dec_min:.4f} AND {self.dec_max:.4f}"
 
     def padded(self, margin_deg: float) -> "Box":
         """A box that is larger by at least `margin_deg` on every side."""
         dec_min, dec_max = max(-90.0, self.dec_min - margin_deg), min(90.0, self.dec_max + margin_deg)
         widest = math.cos(math.radians(max(abs(dec_min), abs(dec_max))))
-        width = (self.ra_max - self.ra_min) % 360 if self.ra_max != self.ra_min + 360 else 360.0
         pad = margin_deg / widest if widest > 1e-9 else 360.0
-        if width + 2 * pad >= 360:
+        if self.width() + 2 * pad >= 360:
             return Box(0.0, 360.0, dec_min, dec_max)
         return Box((self.ra_min - pad) % 360, (self.ra_max + pad) % 360, dec_min, dec_max)
 

@@ -37,7 +37,7 @@ PRIMARY_GALAXY = Cut("matched to a primary, extended source", "p.mode = 1 AND p.
 # Missing magnitudes are -9999. Errors that large mean no detection in that band.
 MEASURED = Cut(
     "magnitudes measured in u, g, r, i, z",
-    " AND ".join(f"p.dered_{band} BETWEEN 0 AND 40 AND p.modelMagErr_{band} BETWEEN 0 AND 10" for band in BANDS),
+    " AND ".join(f"p.dered_{band} BETWEEN 0 AND 40 AND p.err_{band} BETWEEN 0 AND 10" for band in BANDS),
 )
 BRIGHT = Cut("dereddened Petrosian r up to 17.8", "p.petroMag_r - p.extinction_r BETWEEN 0 AND 17.8")
 
@@ -93,7 +93,7 @@ _PHOTOMETRIC_COLUMNS = {
     "ra": ("p.ra", pa.float64()),
     "dec": ("p.dec", pa.float64()),
     **{f"mag_{band}": (f"p.dered_{band}", pa.float64()) for band in BANDS},
-    **{f"mag_err_{band}": (f"p.modelMagErr_{band}", pa.float64()) for band in BANDS},
+    **{f"mag_err_{band}": (f"p.err_{band}", pa.float64()) for band in BANDS},
     "extinction_r": ("p.extinction_r", pa.float64()),
     "run": ("p.run", pa.int32()),
     "camcol": ("p.camcol", pa.int32()),
