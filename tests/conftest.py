@@ -64,3 +64,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def file_store(tmp_path: Path) -> Store:
     """An empty store in a folder, for tests that are not about stores."""
     return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Tests that train run beside others: threads that wait for one another's turn would take minutes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("photoz.runtime.usable_cores", lambda: 1)
+        yield

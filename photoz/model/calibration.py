@@ -18,11 +18,11 @@ from photoz.model import pdf as redshift_pdf
 
 Floats = NDArray[np.float64]
 
-FLOOR = 1e-7  # of a bin's mass: no redshift in range is impossible
+FLOOR = 1e-9  # of a bin's mass: no redshift in range is impossible
 # As many imagined galaxies with uniform PITs, and at temperature 1, keep a small validation split from
 # deciding too much.
 PRIOR_GALAXIES = 20.0
-TEMPERATURES = (0.3, 4.0)
+TEMPERATURES = (0.2, 8.0)
 _PIT_MARGIN = 1e-3  # truths beyond a PDF's tails say little about its shape
 
 

@@ -21,7 +21,8 @@ BLOCKS = (
 
 
 class Menko2024(Network):
-    """Images (b, c, h, w) as stored -> redshift (b,). 3,346,657 trainable parameters at 3 channels."""
+    """Images (b, c, h, w) as stored -> redshift (b,). 3,346,657 parameters at 3 channels,
+    counted as Keras does, with the batch norms' moving statistics."""
 
     def __init__(self, scaling: InputScaling) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from photoz.errors import BadFormat, BadInput
 LEVELS = 255.0  # of uint8 images
 STRETCH_SOFTENING = 3.0  # in units of the pixel noise: the stretch is linear below, logarithmic above
 _MAX_IMAGES = 2048
+_FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class InputScaling:
             sky = np.nanmedian(pixels_cp, axis=1)
             below_cp = np.where(pixels_cp <= sky[:, None], pixels_cp, np.nan)
             noise = 1.4826 * np.nanmedian(np.abs(below_cp - sky[:, None]), axis=1)
-            noise = np.where(noise > 0, noise, np.nanstd(pixels_cp.astype(np.float64), axis=1))
+            noise = np.where(noise > 0, noise, np.maximum(np.nanstd(pixels_cp.astype(np.float64), axis=1), _FLAT))
         stretched_cp = stretch(pixels_cp.astype(np.float64), sky[:, None], noise[:, None], dtype)
         mean, std = np.nanmean(stretched_cp, axis=1), np.nanstd(stretched_cp, axis=1)
-        if not (np.isfinite(std) & (std > 0) & np.isfinite(noise)).all():
-            empty = [index for index, value in enumerate(std) if not value > 0]
+        if not (np.isfinite(std) & (std > _FLAT) & np.isfinite(noise)).all():
+            empty = [index for index, value in enumerate(std) if not value > _FLAT]
             raise BadInput(f"channels {empty or 'with NaN'} of the training images hold one constant value; drop them")
         return cls(dtype, *(tuple(round(float(v), 8) for v in part) for part in (sky, noise, mean, std)))
 

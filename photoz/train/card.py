@@ -6,6 +6,7 @@ from typing import Any
 from photoz.artifacts import Artifact
 from photoz.model.names import MENKO2024
 from photoz.model.redshift_model import RedshiftModel
+from photoz.model.saved import weights_of
 from photoz.train.validation import OUTLIER, Validation
 
 _ABOUT = {
@@ -19,7 +20,7 @@ def write_card(
 ) -> str:
     """The card as Markdown. `counts` are galaxies by split, `facts` what else decided the weights."""
     recipe, bins = model.recipe, model.bins
-    parameters = sum(weight.numel() for weight in model.network.parameters())
+    parameters = sum(weight.numel() for weight in weights_of(model.network).values())
     optimizer = "AdamW" if recipe.decoupled_decay else "Adam with L2"
     augmentation = "random flips and quarter turns" if recipe.augment else "no augmentation"
     criterion = "CRPS" if recipe.head == "binned" else "absolute error"

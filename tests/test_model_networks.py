@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from photoz.errors import BadInput
+from photoz.model.bins import RedshiftBins
+from photoz.model.familiarity import Familiarity
+from photoz.model.names import APERTURE_CNN, MENKO2024, recipe_for
+from photoz.model.network import Network
+from photoz.model.registry import ImageShape, build_network, design
+from photoz.model.saved import weights_of
+from photoz.model.scaling import InputScaling
+from tests.training_support import drawn_galaxies
+
+BINS = RedshiftBins(0.0, 0.5, 30)
+SHAPES = [
+    (3, 64, 64, "uint8"),
+    (3, 32, 32, "uint8"),
+    (1, 16, 16, "uint8"),
+    (5, 64, 64, "float32"),
+    (5, 40, 56, "int16"),
+]
+
+
+def fresh_network(name: str, images: np.ndarray) -> Network:
+    image = ImageShape(*images.shape[1:])
+    torch.manual_seed(0)
+    sizes = design(name, image, BINS, recipe_for(name, 5000))
+    network = build_network(name, sizes, InputScaling.of(images))
+    network.prepare(torch.from_numpy(images))
+    return network.eval()
+
+
+def test_menko2024_has_the_reference_projects_3346657_parameters() -> None:
+    images, _ = drawn_galaxies(8, (3, 128, 128), "uint8")
+    network = fresh_network(MENKO2024, images)
+    assert sum(weight.numel() for weight in weights_of(network).values()) == 3_346_657
+    assert network(torch.from_numpy(images[:2])).shape == (2,)
+
+
+@pytest.mark.parametrize(("channels", "height", "width", "dtype"), SHAPES)
+@pytest.mark.parametrize("name", [APERTURE_CNN, MENKO2024])
+def test_every_network_takes_any_channels_size_and_type(
+    name: str, channels: int, height: int, width: int, dtype: str
+) -> None:
+    images, _ = drawn_galaxies(40, (channels, height, width), dtype)
+    answer = fresh_network(name, images)(torch.from_numpy(images))
+    assert torch.isfinite(answer).all()
+    assert answer.shape == ((40,) if name == MENKO2024 else (recipe_for(name, 5000).members, 40, BINS.count))
+
+
+def test_photometry_does_not_change_when_an_image_is_turned() -> None:
+    images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
+    network = fresh_network(APERTURE_CNN, images)
+    upright, turned = (torch.from_numpy(np.ascontiguousarray(one)) for one in (images, np.rot90(images, 1, (2, 3))))
+    photometry = network.photometry.features
+    same = network.features(upright)[:, :photometry], network.features(turned)[:, :photometry]
+    torch.testing.assert_close(*same, atol=1e-3, rtol=1e-3)
+
+
+def test_absurd_pixels_reach_the_head_as_bounded_numbers() -> None:
+    images, _ = drawn_galaxies(40, (5, 32, 32), "float32")
+    network = fresh_network(APERTURE_CNN, images)
+    strange = images[:3].copy()
+    strange[0, 0, 3, 3] = np.nan
+    strange[1] = 1e30
+    strange[2] = -np.inf
+    assert torch.isfinite(network(torch.from_numpy(strange))).all()
+
+
+def test_scaling_measures_sky_and_noise_below_the_galaxies() -> None:
+    images, _ = drawn_galaxies(60, (3, 48, 48), "float32")
+    found = InputScaling.of(images)
+    np.testing.assert_allclose(found.sky, 12, atol=1.5)
+    np.testing.assert_allclose(found.noise, 2, atol=0.6)
+    assert InputScaling.from_json(found.to_json()) == found
+
+
+def test_a_channel_without_any_signal_is_refused() -> None:
+    images, _ = drawn_galaxies(10, (3, 16, 16), "uint8")
+    images[:, 1] = 7
+    with pytest.raises(BadInput, match=r"channels \[1\]"):
+        InputScaling.of(images)
+
+
+def test_an_unknown_network_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(BadInput, match=r"'resnet'.*aperture-cnn, menko2024"):
+        recipe_for("resnet", 100)
+
+
+def test_images_too_small_for_a_network_are_refused() -> None:
+    with pytest.raises(BadInput, match="12x12"):
+        design(APERTURE_CNN, ImageShape(3, 12, 12), BINS, recipe_for(APERTURE_CNN, 100))
+
+
+def test_familiarity_is_1_at_the_99th_percentile_and_large_for_strangers() -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(8, 8))
+    train, val = rng.normal(size=(500, 8)) @ mixing, rng.normal(size=(500, 8)) @ mixing
+    found = Familiarity.of(train, val)
+    assert np.mean(found.score(val) > 1) == pytest.approx(0.01, abs=0.005)
+    assert found.score(val + 30).min() > 3
