@@ -135,4 +135,5 @@ def trees_on_stamps(features: NDArray[np.float32], z_train: Floats, wanted: NDAr
     """Extremely randomised trees on stamp colours; they do better than boosting on a few hundred galaxies."""
     model = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=1.0 / 3.0, random_state=0, n_jobs=usable_cores())
     model.fit(features, np.log1p(z_train))
+    model.n_jobs = 1  # threads would add the trees' answers in any order, and round them differently
     return np.asarray(np.expm1(model.predict(wanted)))

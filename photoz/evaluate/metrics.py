@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 
 MIN_FOR_ERROR = 10  # fewer galaxies give no bootstrap error worth printing
 _CHUNK_VALUES = 4_000_000  # resampled values held at once
+_RESAMPLED_VALUES = 5_000_000  # of one metric: a second or so of work
+_FEWEST_RESAMPLES = 50
 OUTLIER_CUTS = (0.05, 0.15)
 
 
@@ -136,12 +138,17 @@ class Bootstrap:
     samples: int = 200
     seed: int = 0
 
+    def samples_of(self, n: int) -> int:
+        """Resamples taken of `n` galaxies: fewer, but 50 at least, where the errors of many galaxies are small."""
+        return min(self.samples, max(_FEWEST_RESAMPLES, _RESAMPLED_VALUES // max(n, 1)))
+
     def draws(self, n: int) -> Iterator[NDArray[np.intp]]:
         """Row numbers `(b, n)`, in chunks of resamples."""
         rng = np.random.default_rng((self.seed, n))
         step = max(1, _CHUNK_VALUES // max(n, 1))
-        for first in range(0, self.samples, step):
-            yield rng.integers(0, n, size=(min(step, self.samples - first), n))
+        wanted = self.samples_of(n)
+        for first in range(0, wanted, step):
+            yield rng.integers(0, n, size=(min(step, wanted - first), n))
 
     def resampled(self, metric: Metric, columns: Mapping[str, Floats]) -> Floats:
         """The metric on each resample `(b,)`."""

@@ -105,10 +105,7 @@ def build_page(chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores
     return Page(
         **common,
         tiles=headline(scores, deep),
-        metrics_note=f"On {scores.network.n:,} galaxies"
-        + (f", PDFs on {scores.pdf_galaxies:,}" if scores.pdf and scores.pdf_galaxies != scores.network.n else "")
-        + f". Errors are standard deviations over {bootstrap.samples:,} bootstrap resamples of the galaxies. "
-        "dz = (z_phot − z_spec) / (1 + z_spec).",
+        metrics_note=_metrics_note(scores, bootstrap),
         metric_tables=metric_tables(scores),
         comparison=list(scores.rows) + ([scores.unflagged] if scores.unflagged else []),
         comparison_note=_comparison_note(scores, apart.shared_ids),
@@ -116,12 +113,22 @@ def build_page(chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores
     )
 
 
+def _metrics_note(scores: Scores, bootstrap: Bootstrap) -> str:
+    n = scores.network.n
+    pdfs = f", PDFs on {scores.pdf_galaxies:,}" if scores.pdf and scores.pdf_galaxies != n else ""
+    return (
+        f"On {n:,} galaxies{pdfs}. Errors are standard deviations over {bootstrap.samples_of(n):,} bootstrap resamples "
+        "of the galaxies. dz = (z_phot − z_spec) / (1 + z_spec)."
+    )
+
+
 def _comparison_note(scores: Scores, trained_on: int) -> str:
     note = (
-        "Every estimator below learned from the same training galaxies and is scored on exactly the same tested ones. "
+        "Every baseline below learned from the training galaxies alone and is scored on exactly the tested ones; only "
+        "the survey's own photo-z, where there is one, had other training. "
     )
     if trained_on:
-        note = f"Every estimator below, like the network, learned from {trained_on:,} of the galaxies it is scored on. "
+        note = f"Every baseline below, like the network, learned from {trained_on:,} of the galaxies it is scored on. "
     if scores.reference == "trees_gri":
         return note + "The reference is gradient boosting on g, r, i magnitudes, all the colour that a JPEG holds."
     if scores.reference:

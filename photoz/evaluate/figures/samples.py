@@ -1,12 +1,15 @@
 """What was trained and tested on: redshifts, sky, learning curves, and how the estimators compare."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
 
 from photoz.evaluate.figures.style import (
     BLUE,
@@ -23,6 +26,7 @@ from photoz.evaluate.metrics import Estimate, Floats
 
 MOLLWEIDE_FROM_DEG = 50.0
 _POINTS_SHOWN = 20_000
+_CURVES = {"loss": "loss", "crps": "CRPS", "mae": "mean absolute error", "sigma_mad": "$\\sigma_{\\rm MAD}$"}
 
 
 @drawn
@@ -76,7 +80,7 @@ def _whole_sky(ra: Floats, dec: Floats, names: np.ndarray) -> Figure:
     for label in axes.get_xticklabels():
         label.set_path_effects([Stroke(linewidth=3, foreground="white"), Normal()])
     axes.set(xlabel="right ascension", ylabel="declination")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.06, -0.06), markerscale=4)
+    _split_legend(axes, loc="lower right", bbox_to_anchor=(1.06, -0.06))
     return figure
 
 
@@ -93,8 +97,16 @@ def _small_field(offset: Floats, dec: Floats, names: np.ndarray, centre: float) 
         xlabel=f"east of RA {centre % 360:.4f}° ({unit})",
         ylabel=f"north of Dec {middle:+.4f}° ({unit})",
     )
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, markerscale=1.5)
+    _split_legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
     return figure
+
+
+def _split_legend(axes: Axes, **where: Any) -> None:
+    legend = axes.legend(**where)
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([28.0])
+            handle.set_alpha(1.0)
 
 
 def _points(axes: Axes, x: Floats, y: Floats, names: np.ndarray) -> None:
@@ -120,7 +132,8 @@ def loss_curves(history: pd.DataFrame, best_epoch: float | None) -> Figure:
                 axes.plot(history["epoch"], history[column], color=colour, marker="o", ms=2.5, label=part)
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, ls="--", lw=1.2, label="kept epoch")
-        axes.set(xlabel="epoch", title=name.replace("_", " "))
+        axes.set(xlabel="epoch", title=_CURVES[name])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper right")
     return figure
 
