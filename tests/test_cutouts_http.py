@@ -1,18 +1,22 @@
 """Cutouts over HTTP against a server that misbehaves on real sockets."""
 
+import io
 import socket
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from photoz.errors import BadInput, Preempted, TryAgain
 from photoz.survey import cutouts
 from photoz.survey.cutouts import CutoutService, fetch_cutouts
-from photoz.survey.picture import NoCutout
+from photoz.survey.picture import NoCutout, check_jpeg
 from tests.cutout_server import DRIP, HANG_UP, RESET, CutoutServer, cut_short, cutout_server, good, in_chunks, reply
 from tests.shards_support import flat_jpeg, noise_jpeg
 
@@ -192,15 +196,51 @@ def test_a_service_that_refuses_altogether_is_bad_input(status: str) -> None:
 def test_a_wrong_address_is_noticed_before_all_galaxies_are_asked_for() -> None:
     with (
         cutout_server(lambda ra, nth: reply(b"no such page", "404 Not Found")) as server,
-        pytest.raises(BadInput, match=r"50 galaxies and no cutout .*http_404"),
+        pytest.raises(BadInput, match=r"50 galaxies in a row without a cutout .*http_404.*none before"),
     ):
         list(fetch_cutouts(service(server), positions(5000)))
     assert sum(server.asked.values()) < 500
 
 
-def test_blank_sky_is_no_reason_to_stop_asking() -> None:
+def test_a_field_mostly_off_the_footprint_is_asked_for_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutouts, "BLANKS", 100)
     with cutout_server(lambda ra, nth: reply(flat_jpeg(64)) if ra < 80 else good(ra)) as server:
         assert reasons(fetch_cutouts(service(server), positions(90))) == ["blank"] * 80 + ["ok"] * 10
+    with (
+        cutout_server(lambda ra, nth: reply(flat_jpeg(64))) as server,
+        pytest.raises(BadInput, match=r"100 galaxies in a row .*where the galaxies are"),
+    ):
+        list(fetch_cutouts(service(server), positions(200)))
+
+
+def test_a_survey_that_turns_to_sending_messages_for_sky_means_try_again() -> None:
+    with (
+        cutout_server(lambda ra, nth: good(ra) if ra < 100 else reply(flat_jpeg(64))) as server,
+        pytest.raises(TryAgain, match=r"50 galaxies in a row .*the survey seems to fail"),
+    ):
+        list(fetch_cutouts(service(server), positions(200)))
+
+
+def is_sky(data: bytes, size_px: int) -> bool:
+    try:
+        check_jpeg(data, size_px)
+    except NoCutout as fault:
+        assert fault.reason == "blank"
+        return False
+    return True
+
+
+def test_of_1500_real_cutouts_only_the_survey_s_error_message_is_not_sky(shared_data: Path) -> None:
+    with tarfile.open(shared_data / "sdss_jpegs" / "jpegs.tar") as tar:
+        pictures = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+    # "getFrames() has failed … Exception Message: Parameter is not valid."
+    (message,) = [name for name, data in pictures.items() if not is_sky(data, 423)]
+    assert message == "587729387686002878.jpeg"
+    for size_px in (64, 96, 128, 192, 256, 320):
+        sink = io.BytesIO()
+        with Image.open(io.BytesIO(pictures[message])) as picture:
+            picture.crop((0, 0, size_px, size_px)).save(sink, "JPEG", quality=75)
+        assert not is_sky(sink.getvalue(), size_px)
 
 
 def test_a_reply_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

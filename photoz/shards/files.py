@@ -38,11 +38,11 @@ class ImageFolder:
         """The file's bytes. Raises NoCutout if the galaxy has none, BadInput if it is not the catalogue's any more."""
         if not name:
             raise NoCutout("no_file", "the table's image column is empty")
+        if sha256 is None:
+            raise NoCutout("no_file", f"{name} was not there when the catalogue was made")
         path = Path(os.path.realpath(self.folder / name))
         if not path.is_relative_to(self.folder):
             raise NoCutout("outside", f"{name} leads out of {self.folder}")
-        if sha256 is None:
-            raise NoCutout("no_file", f"{name} was not there when the catalogue was made")
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise NoCutout("too_large", f"{name}: more than {MAX_FILE_BYTES} bytes")
@@ -86,7 +86,7 @@ class FileImages:
     def _as_it_is(self, data: bytes) -> bytes:
         height, width, channels = jpeg_shape(data)
         self._check_shape((channels, height, width))
-        decode_jpeg(data, channels)
+        check_values(decode_jpeg(data, channels))
         return data
 
     def _as_npy(self, data: bytes) -> bytes:

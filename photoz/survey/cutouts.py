@@ -36,7 +36,8 @@ TRANSIENT_ERRORS = (
 # of the same, provided that other galaxies' cutouts came in well meanwhile.
 SUSPECTS = frozenset({"http_500", "not_an_image", "corrupt"})
 TRIES = 10
-REFUSALS = 50  # this many galaxies refused one after another, none served: the address is wrong, not the sky
+REFUSALS = 50  # galaxies refused in a row before it is the survey's or the address's fault, not theirs
+BLANKS = 1000  # the same for blank sky from the first galaxy on: a few of a field's galaxies may still be inside
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 
 
@@ -57,16 +58,34 @@ def fetch_cutouts(service: CutoutService, positions_deg: Iterable[tuple[float, f
 
     Raises TryAgain when transient failures outlast `patience_s`, BadInput when the service refuses altogether.
     """
-    client = _Client(service)
-    refused_in_a_row = 0
+    client, losses = _Client(service), _Losses(service.base_url)
     for reply in in_order(client.fetch, positions_deg, service.connections, AHEAD, cancel=client.stopped.set):
-        if isinstance(reply, NoCutout) and reply.reason != "blank":
-            refused_in_a_row += 1
-            if refused_in_a_row >= REFUSALS and not client.served:
-                raise BadInput(f"{service.base_url}: {REFUSALS} galaxies and no cutout ({reply}); check the survey")
-        else:
-            refused_in_a_row = 0
+        losses.count(reply)
         yield reply
+
+
+@dataclass
+class _Losses:
+    """Tells a survey that fails from galaxies that have no cutout: those don't come in long rows, in random order."""
+
+    base_url: str
+    served: int = 0
+    lost: int = 0
+    _lost_in_a_row: int = 0
+
+    def count(self, reply: bytes | NoCutout) -> None:
+        """Raise BadInput if there never was a cutout, TryAgain if there suddenly are no more."""
+        if isinstance(reply, bytes):
+            self.served += 1
+            self._lost_in_a_row = 0
+            return
+        self.lost += 1
+        self._lost_in_a_row += 1
+        nowhere = f"{self.base_url}: {self._lost_in_a_row} galaxies in a row without a cutout ({reply})"
+        if not self.served and self.lost >= (REFUSALS if reply.reason != "blank" else BLANKS):
+            raise BadInput(f"{nowhere}, and none before; check the survey's address and where the galaxies are")
+        if self._lost_in_a_row >= REFUSALS and self.served > self.lost:
+            raise TryAgain(f"{nowhere}, most others had one: the survey seems to fail; run the same command later")
 
 
 class _Transient(Exception):
