@@ -1,6 +1,7 @@
 """The state of a training run: everything that a resumed run needs to go on as if it had not stopped."""
 
 import io
+import pickle
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,6 +55,6 @@ class Checkpoint:
         try:
             found = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
             return cls(**found | {"progress": Progress(**found["progress"])})
-        except (RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadFormat(f"training checkpoint: {reason}; start anew with --force") from None
