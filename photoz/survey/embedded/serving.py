@@ -38,24 +38,30 @@ def serve(
     time_limit_s: float = TIME_LIMIT_S,
     until: Callable[[], object] | None = None,
 ) -> None:
-    """Serve the sky until SIGINT or SIGTERM, or until `until` returns. Prints one line of JSON when it is ready.
+    """Serve the sky until SIGINT or SIGTERM, or, if given, until `until` returns whatever signals come.
+
+    Prints one line of JSON when it is ready.
 
     Raises BadInput for an address that can't be listened on, for bad fault specifications and too few galaxies.
     """
     from photoz.survey.embedded.population import build_population  # loads in a second
     from photoz.survey.embedded.server import EmbeddedSky
     from photoz.survey.embedded.sql import SkyDatabase
-    from photoz.survey.embedded.workers import DrawingPool
+    from photoz.survey.embedded.workers import DrawingPool, ignore_stop_signals
 
     identity = check_identity(galaxies, seed)
     planned = parse_faults(faults, seed)
     _check_address(host, port)
+    if until is not None:
+        ignore_stop_signals()  # and so do the workers, which inherit it
     with closing(DrawingPool(runtime.usable_cores())) as pool:
         population = build_population(galaxies, seed)
         with closing(SkyDatabase(population, row_limit, time_limit_s)) as database:
             pool.begin(population, seed)
-            with EmbeddedSky((host, port), identity, database, pool, planned) as server, _stop_signals(server.shutdown):
-                if until is not None:
+            with EmbeddedSky((host, port), identity, database, pool, planned) as server:
+                if until is None:
+                    _stop_on_signals(server.shutdown)
+                else:
                     threading.Thread(target=_shut_down_after, args=(until, server.shutdown), daemon=True).start()
                 ready = {"url": server.url, "galaxies": galaxies, "seed": seed, "simulated": True}
                 print(json.dumps(ready), flush=True)
@@ -92,22 +98,14 @@ def _check_address(host: str, port: int) -> None:
             raise BadInput(f"can't listen on {host}:{port}: {error.strerror or error}; {advice}") from None
 
 
-@contextmanager
-def _stop_signals(shutdown: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server in order; the handlers before are put back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _stop_on_signals(shutdown: Callable[[], None]) -> None:
+    """SIGINT and SIGTERM end the server in order."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         threading.Thread(target=shutdown, daemon=True).start()
 
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 @contextmanager

@@ -193,6 +193,8 @@ def _distinct_names(names: list[str]) -> list[str]:
 def _server_words(error: duckdb.Error) -> str:
     """A DuckDB error in the words that SQL Server has for it."""
     first_line = str(error).splitlines()[0]
+    if isinstance(error, duckdb.BinderException) and "Ambiguous" in first_line and '"' in first_line:
+        return f"Ambiguous column name '{first_line.split(chr(34))[1]}'."
     if isinstance(error, duckdb.BinderException) and "olumn" in first_line and '"' in first_line:
         return f"Invalid column name '{first_line.split(chr(34))[1]}'."
     if isinstance(error, duckdb.OutOfRangeException):

@@ -1,5 +1,6 @@
 """Processes that draw cutouts for the server, so that all cores are used; they end when their parent is gone."""
 
+import logging
 import queue
 import signal
 import socket
@@ -7,10 +8,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from photoz.survey.embedded.population import Population
 from photoz.survey.embedded.request import Cutout
+
+logger = logging.getLogger("photoz.survey.embedded")
 
 
 class DrawingFailed(Exception):
@@ -22,14 +26,15 @@ class DrawingPool:
 
     def __init__(self, count: int) -> None:
         self._jobs: queue.SimpleQueue[tuple[Cutout, Future[bytes]] | None] = queue.SimpleQueue()
-        self._workers = [_start_worker() for _ in range(count)]
+        self._workers = [_Worker() for _ in range(count)]
         self._threads: list[threading.Thread] = []
 
     def begin(self, population: Population, seed: int) -> None:
         """Hand the sky to the workers and start drawing."""
-        for process, connection in self._workers:
-            connection.send((population.objects, population.shapes, seed))
-            thread = threading.Thread(target=self._dispatch, args=(process, connection), daemon=True)
+        sky = (population.objects, population.shapes, seed)
+        for worker in self._workers:
+            worker.receive(sky)
+            thread = threading.Thread(target=self._dispatch, args=(worker, sky), daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -39,20 +44,15 @@ class DrawingPool:
         self._jobs.put((cutout, result))
         return result.result()
 
-    def _dispatch(self, process: "subprocess.Popen[bytes]", connection: Connection) -> None:
-        """Feed one worker, one cutout at a time, until the pool closes."""
+    def _dispatch(self, worker: "_Worker", sky: object) -> None:
+        """Feed one worker, one cutout at a time, until the pool closes; a worker that died is replaced."""
         while (job := self._jobs.get()) is not None:
             cutout, result = job
-            try:
-                connection.send(cutout)
-                drawn: bytes | str = connection.recv()
-            except (EOFError, OSError):
-                result.set_exception(DrawingFailed(f"a drawing process ended with status {process.wait()}"))
-                return
-            if isinstance(drawn, str):
-                result.set_exception(DrawingFailed(drawn))
-            else:
+            drawn = worker.draw(cutout) or worker.restarted(sky).draw(cutout)
+            if isinstance(drawn, bytes):
                 result.set_result(drawn)
+            else:
+                result.set_exception(DrawingFailed(drawn or f"drawing {cutout} ended two processes"))
 
     def close(self) -> None:
         """End the workers: they leave when their connection closes."""
@@ -60,14 +60,47 @@ class DrawingPool:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join(timeout=10)
-        for _, connection in self._workers:
-            connection.close()
-        for process, _ in self._workers:
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.leave()
+
+
+class _Worker:
+    """A worker process and our end of its connection."""
+
+    def __init__(self) -> None:
+        self.process, self.connection = _start_worker()
+
+    def receive(self, sky: object) -> None:
+        """Hand over the sky; a process that has died already shows when it is asked to draw."""
+        with suppress(OSError):
+            self.connection.send(sky)
+
+    def draw(self, cutout: Cutout) -> bytes | str | None:
+        """JPEG bytes, or the words of an error, or None where the process has died."""
+        try:
+            self.connection.send(cutout)
+            drawn: bytes | str = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        return drawn
+
+    def restarted(self, sky: object) -> "_Worker":
+        """This worker with a new process in place of the one that died."""
+        self.connection.close()
+        logger.warning("a drawing process ended with status %s; another takes its place", self.process.wait())
+        self.process, self.connection = _start_worker()
+        self.receive(sky)
+        return self
+
+    def leave(self) -> None:
+        """Wait for the process to end, and end it if it doesn't."""
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def _start_worker() -> tuple["subprocess.Popen[bytes]", Connection]:
@@ -78,9 +111,15 @@ def _start_worker() -> tuple["subprocess.Popen[bytes]", Connection]:
     return process, Connection(ours.detach())
 
 
+def ignore_stop_signals() -> None:
+    """Ctrl-C and a scheduler's signals reach the whole process group; children leave when their parent does."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def work(descriptor: int) -> None:
     """A worker's life: receive the sky, then draw what is asked until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server ends its workers
+    ignore_stop_signals()
     from photoz.survey.embedded.render import Renderer  # GalSim loads while the sky is built
 
     connection = Connection(descriptor)
