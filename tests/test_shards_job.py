@@ -173,6 +173,14 @@ def test_images_of_another_sky_than_the_catalogue_s_are_refused(tmp_path: Path) 
     assert not server.asked
 
 
+def test_simulated_images_of_real_positions_are_called_simulated(tmp_path: Path) -> None:
+    catalog = save_catalog(tmp_path / "store", galaxies_table(5))
+    with cutout_server(lambda ra, nth: good(ra)) as server:
+        shards = make_shards(catalog, ShardSettings(survey="embedded", survey_url=server.url))
+    assert shards.summary["simulated"] is True
+    assert (shards.summary["survey"], shards.summary["images_from"]) == ("table", "embedded")
+
+
 def test_tasks_share_the_survey_s_limit(tmp_path: Path) -> None:
     catalog = survey_catalog(tmp_path, 30)
     with cutout_server(lambda ra, nth: good(ra)) as server:

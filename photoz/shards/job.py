@@ -17,8 +17,9 @@ from photoz.errors import BadInput, PhotozError
 from photoz.runtime import check_stop
 from photoz.shards.plan import PlannedShard, member_keys, plan_shards
 from photoz.shards.settings import ShardSettings
-from photoz.shards.sources import ImageSource, decide_origin, open_images
+from photoz.shards.sources import ImageSource, Origin, decide_origin, open_images
 from photoz.shards.write import FAILURE_SCHEMA, ShardWriter, encode, failures_stage
+from photoz.survey import EMBEDDED
 
 log = logging.getLogger("photoz.shards")
 
@@ -47,7 +48,7 @@ def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) 
                 _write_all(draft, source, galaxies, todo)
         if not draft.finish_slice():
             return draft.partial()
-        return _publish(draft, galaxies)
+        return _publish(draft, origin, galaxies)
 
 
 def _write_all(draft: Draft, source: ImageSource, galaxies: pa.Table, todo: list[PlannedShard]) -> None:
@@ -64,7 +65,7 @@ def _write_all(draft: Draft, source: ImageSource, galaxies: pa.Table, todo: list
             start += len(shard.rows)
 
 
-def _publish(draft: Draft, galaxies: pa.Table) -> Outcome:
+def _publish(draft: Draft, origin: Origin, galaxies: pa.Table) -> Outcome:
     receipts = draft.receipts()
     samples, failed = (sum(receipt.facts[what] for receipt in receipts) for what in ("samples", "failures"))
     if samples + failed != galaxies.num_rows:
@@ -87,7 +88,8 @@ def _publish(draft: Draft, galaxies: pa.Table) -> Outcome:
             "splits": dict(splits),
             "image": receipts[0].facts["image"],
             "survey": about.get("survey"),
-            "simulated": about.get("simulated", False),
+            "images_from": origin.survey["name"],
+            "simulated": bool(about.get("simulated")) or origin.survey["name"] == EMBEDDED,
         }
     )
 
