@@ -104,7 +104,7 @@ class ResidualBlock(nn.Module):
         self.gain = nn.Parameter(torch.tensor(0.2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.second(functional.gelu(self.first(functional.gelu(x))))
+        y = self.second(functional.relu(self.first(functional.relu(x))))
         return torch.add(self.skip(functional.avg_pool2d(x, 2, ceil_mode=True)), self.gain * y)
 
 
@@ -125,7 +125,7 @@ class Trunk(nn.Module):
         self.features = 2 * shape.widths[-1]
 
     def forward(self, stretched_bchw: torch.Tensor) -> torch.Tensor:
-        x_bfp = functional.gelu(self.blocks(self.stem(stretched_bchw))).flatten(2)
+        x_bfp = functional.relu(self.blocks(self.stem(stretched_bchw))).flatten(2)
         return torch.cat([x_bfp.mean(2), x_bfp @ self.centre_p], 1)
 
 

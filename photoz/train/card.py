@@ -37,14 +37,15 @@ def write_card(
 
 ## Training data
 
-`{shards.ref}` (payload {shards.payload_sha256[:12]}…): {counts["train"]:,} galaxies to train on, {counts["val"]:,} to
-choose the epoch and the calibration. Survey: {shards.summary.get("survey", "unknown")}. Images: {_images(shards)}.
+Shards of payload sha256 `{shards.payload_sha256[:16]}…` (the manifest names them):
+{counts["train"]:,} galaxies to train on, {counts["val"]:,} to choose the epoch and the calibration. Survey: {shards.summary.get("survey", "unknown")}.
+Images: {_images(shards)}.
 
 ## How it was trained
 
 {recipe.epochs} epochs in batches of {recipe.batch_size}; {optimizer}, rate {recipe.learning_rate:g}, weight decay
 {recipe.weight_decay:g}; {augmentation}; seed {facts["seed"]}; {facts["world"]} process(es) on {facts["device"]}. Kept:
-epoch {facts["best_epoch"]} (from 0), the one with the least {criterion} on the validation split.
+epoch {facts["best_epoch"]}, the one with the least {criterion} on the validation split.
 
 ## Validation split
 

@@ -105,7 +105,7 @@ class Run:
             return False
         if failed:
             raise BadInput(
-                f"loss is {value} at step {at.step} of epoch {at.epoch}, before the weights were changed: expected a "
+                f"loss is {value} at step {at.step + 1} of epoch {at.epoch + 1}, before the weights were changed: expected a "
                 "finite number; look for NaN or extreme pixels and redshifts in the shards"
             )
         self.optimizer.zero_grad(set_to_none=True)
@@ -133,15 +133,15 @@ class Run:
         if world.rank == 0:
             found = self._validate()
             if found.criterion < at.best_criterion:
-                at.best_epoch, at.best_criterion = at.epoch, found.criterion
+                at.best_epoch, at.best_criterion = at.epoch + 1, found.criterion
                 self.best = {name: value.clone() for name, value in self.average.network.state_dict().items()}
             rate = learning_rate(self.problem.recipe, at.steps_done - 1, self.steps)
             at.history.append(
-                {"epoch": at.epoch, "train_loss": loss_sum / galaxies} | found.columns() | {"learning_rate": rate}
+                {"epoch": at.epoch + 1, "train_loss": loss_sum / galaxies} | found.columns() | {"learning_rate": rate}
             )
             seconds = at.seconds + time.monotonic() - started
             at.timings.append(
-                {"epoch": at.epoch, "seconds": seconds, "train_images_per_s": galaxies / max(train_seconds, 1e-9)}
+                {"epoch": at.epoch + 1, "seconds": seconds, "train_images_per_s": galaxies / max(train_seconds, 1e-9)}
             )
         at.next_epoch()
         self._save()
@@ -181,7 +181,9 @@ class Run:
         self.average.network.load_state_dict(found.average)
         self.best, self.progress = found.best, found.progress
         self.optimizer.load_state_dict(found.optimizer)
-        log.info("resumed at epoch %d, step %d", self.progress.epoch, self.progress.step)
+        log.info(
+            "resumed in epoch %d, after step %d of %d", self.progress.epoch + 1, self.progress.step, self.plan.steps
+        )
 
     def best_network(self) -> Network:
         """The averaged network with the weights of the best epoch."""

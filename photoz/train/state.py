@@ -22,7 +22,7 @@ class Progress:
     loss_sum: float = 0.0  # over the epoch's galaxies so far
     galaxies: int = 0
     seconds: float = 0.0  # of this epoch, in runs before this one
-    best_epoch: int = -1
+    best_epoch: int = 0  # counted from 1; 0 before the first
     best_criterion: float = float("inf")
     history: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
