@@ -64,7 +64,7 @@ def test_a_run_stopped_by_sigterm_and_started_again_gives_the_bytes_of_an_unbrok
     again = start(shards, "terminated")
     message = again.communicate(timeout=300)[1].decode()
     assert again.returncode == ExitCode.DONE, message
-    assert "resumed at epoch" in message
+    assert "resumed in epoch" in message
     assert load(shards.store, Ref("model", "terminated")).payload_sha256 == unbroken.payload_sha256
 
 

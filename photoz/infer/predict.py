@@ -45,15 +45,15 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
             started = time.monotonic()
             for shard in mine:
                 runtime.check_stop()
-                _predict_shard(trained, source.read_shard(shard), settings.images_a_batch, str(model.ref), draft)
+                _predict_shard(trained, source.read_shard(shard), settings.images_a_batch, model.payload_sha256, draft)
                 bar.advance(source.samples(shard))
                 bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
         return _commit(draft, source, pieces, trained)
 
 
-def _predict_shard(trained: RedshiftModel, shard: ShardBatch, batch_size: int, model: str, draft: Draft) -> None:
+def _predict_shard(trained: RedshiftModel, shard: ShardBatch, batch_size: int, model_sha256: str, draft: Draft) -> None:
     answers = _answers(trained, shard.images_bchw, batch_size)
-    rows = prediction_table(shard.table, answers, trained.bins, model)
+    rows = prediction_table(shard.table, answers, trained.bins, model_sha256)
     if rows["object_id"].to_pylist() != shard.table["object_id"].to_pylist():
         raise AssertionError(f"{shard.name}: rows are not its galaxies in their order")
     file = io.BytesIO()

@@ -42,7 +42,7 @@ class Answers:
     blank_b: NDArray[np.bool_]
 
 
-def prediction_table(index: pa.Table, answers: Answers, bins: RedshiftBins, model: str) -> pa.Table:
+def prediction_table(index: pa.Table, answers: Answers, bins: RedshiftBins, model_sha256: str) -> pa.Table:
     """Rows of the contract's predictions, one a galaxy of `index`, in its order."""
     stored_bz = as_stored(answers.pdf_bz)
     # Read off what is stored, so that anyone gets the same numbers from the file.
@@ -65,7 +65,7 @@ def prediction_table(index: pa.Table, answers: Answers, bins: RedshiftBins, mode
         "flags": flags_b,
         "z_spec": known.cast(pa.float64()),
     }
-    return pa.table(list(columns.values()), schema=prediction_schema(bins, model))
+    return pa.table(list(columns.values()), schema=prediction_schema(bins, model_sha256))
 
 
 def as_stored(pdf_bz: Floats) -> NDArray[np.float16]:
@@ -73,7 +73,7 @@ def as_stored(pdf_bz: Floats) -> NDArray[np.float16]:
     return np.asarray(pdf_bz / pdf_bz.sum(axis=1, keepdims=True), np.float16)
 
 
-def prediction_schema(bins: RedshiftBins, model: str) -> pa.Schema:
+def prediction_schema(bins: RedshiftBins, model_sha256: str) -> pa.Schema:
     """Columns with unit and description; the schema's metadata `photoz` holds the PDF's bin edges and the model."""
     redshift = {
         "z_phot": "redshift, median of the PDF",
@@ -94,7 +94,8 @@ def prediction_schema(bins: RedshiftBins, model: str) -> pa.Schema:
         _field("flags", pa.int32(), "", _FLAG_TEXT),
         _field("z_spec", pa.float64(), "1", "spectroscopic redshift, null where unknown"),
     ]
-    about = {"pdf_edges": bins.edges.tolist(), "model": model, "flags": {flag.name: int(flag) for flag in Flag}}
+    flags = {flag.name: int(flag) for flag in Flag}
+    about = {"pdf_edges": bins.edges.tolist(), "model_payload_sha256": model_sha256, "flags": flags}
     return pa.schema(fields, metadata={"photoz": json.dumps(about, sort_keys=True)})
 
 

@@ -38,8 +38,8 @@ def write_card(
 ## Training data
 
 Shards of payload sha256 `{shards.payload_sha256[:16]}…` (the manifest names them):
-{counts["train"]:,} galaxies to train on, {counts["val"]:,} to choose the epoch and the calibration. Survey: {shards.summary.get("survey", "unknown")}.
-Images: {_images(shards)}.
+{counts["train"]:,} galaxies to train on, {counts["val"]:,} to choose the epoch and the calibration.
+Survey: {shards.summary.get("survey", "unknown")}. Images: {_images(shards)}.
 
 ## How it was trained
 

@@ -105,8 +105,8 @@ class Run:
             return False
         if failed:
             raise BadInput(
-                f"loss is {value} at step {at.step + 1} of epoch {at.epoch + 1}, before the weights were changed: expected a "
-                "finite number; look for NaN or extreme pixels and redshifts in the shards"
+                f"loss is {value} at step {at.step + 1} of epoch {at.epoch + 1}, before the weights were changed: "
+                "expected a finite number; look for NaN or extreme pixels and redshifts in the shards"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
