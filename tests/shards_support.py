@@ -36,7 +36,7 @@ def galaxies_table(count: int, survey: str = "table", **columns: pa.Array) -> pa
     return pa.table(known | columns).replace_schema_metadata({"photoz": json.dumps(about)})
 
 
-def save_catalog(store: Path, galaxies: pa.Table, folder: Path | None = None, name: str = "made") -> Artifact:
+def save_catalog(store: Path | str, galaxies: pa.Table, folder: Path | None = None, name: str = "made") -> Artifact:
     """Publish a table as catalog/<name>."""
     sink = io.BytesIO()
     pq.write_table(galaxies, sink)

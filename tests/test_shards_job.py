@@ -231,6 +231,19 @@ def test_a_run_killed_at_any_moment_and_started_again_gives_the_same_bytes(tmp_p
 
 
 @pytest.mark.real
+def test_a_bucket_holds_the_same_bytes_as_a_folder_and_reads_the_same(tmp_path: Path, s3_url: str) -> None:
+    names = write_jpegs(tmp_path / "images", 40)
+    catalogs = [
+        save_catalog(store, files_table(tmp_path / "images", names), tmp_path / "images")
+        for store in (str(tmp_path / "store"), s3_url)
+    ]
+    folder, bucket = (make_shards(catalog, SETTINGS) for catalog in catalogs)
+    assert folder.payload_sha256 == bucket.payload_sha256
+    one, other = (open_shards(shards).load("train") for shards in (folder, bucket))
+    assert one.table.equals(other.table) and np.array_equal(one.images_bchw, other.images_bchw)
+
+
+@pytest.mark.real
 def test_1500_real_jpegs_come_back_byte_for_byte_through_plain_webdataset(shared_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     with tarfile.open(shared_data / "sdss_jpegs" / "jpegs.tar") as tar:
