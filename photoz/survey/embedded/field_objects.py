@@ -1,6 +1,6 @@
 """The faint and unrelated objects of every patch of sky, drawn from number counts as a function of position."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +32,13 @@ class FieldObjects:
     axis_ratio: Floats
     angle: Floats
     sersic: Floats
+
+    def brighter_than(self, mag_r: float) -> "FieldObjects":
+        """Those up to this r magnitude."""
+        if mag_r > FAINTEST_R:
+            return self
+        bright = self.flux[:, 2] >= flux_nmgy(mag_r)
+        return FieldObjects(**{field.name: getattr(self, field.name)[bright] for field in fields(self)})
 
 
 def cells_around(ra: float, dec: float, radius_deg: float) -> list[tuple[int, int]]:

@@ -77,7 +77,7 @@ def draw_shapes(mag_r: Floats, g_r: Floats, z: Floats, rng: np.random.Generator)
     kpc = kpc * np.where(early, 1 / 0.72, 1.0)
     r50_arcsec = np.degrees(kpc / (1000 * distance / (1 + z) ** 2)) * 3600
     sersic = np.clip(4.0 * np.exp(0.25 * rng.standard_normal(len(z))), 2.0, 6.0)
-    bulge = np.clip(0.18 * np.exp(0.8 * rng.standard_normal(len(z))), 0.02, 0.6)
+    bulge = np.clip(0.25 * np.exp(0.8 * rng.standard_normal(len(z))), 0.02, 0.7)
     return Shapes(
         early=early,
         r50_arcsec=np.clip(r50_arcsec, 0.3, 60.0),

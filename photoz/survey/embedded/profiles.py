@@ -54,7 +54,7 @@ def seeing_transform(size: int, pixel_arcsec: float, seeing: int, bands: tuple[i
         psf = galsim.Gaussian(sigma=core, flux=0.70) + galsim.Gaussian(sigma=2.3 * core, flux=0.27)
         psf += galsim.Moffat(beta=2.5, fwhm=8 * core, flux=0.03)
         if pixel_arcsec > 0.5:  # coarser levels of the image pyramid average native pixels
-            psf = galsim.Convolve(psf, galsim.Gaussian(sigma=0.4 * pixel_arcsec))
+            psf = galsim.Convolve(psf, galsim.Gaussian(sigma=0.8 * pixel_arcsec))
         planes.append(_transform(psf, size, pixel_arcsec).real)
     return np.stack(planes)
 

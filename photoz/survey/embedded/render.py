@@ -24,6 +24,8 @@ JPEG_QUALITY = 75
 SIMULATED = b"simulated by photoz embedded sky"
 _REACH_DEG = 90 / 3600  # how far outside a frame a bright galaxy's light still matters
 _FIELD_REACH_DEG = 12 / 3600
+# Faintest r of the field objects drawn at each pyramid level; coarser levels show catalogued objects only.
+_FIELD_LIMITS_R = (24.0, 22.5, 21.0, 19.0)
 _IRG = (3, 2, 1)
 _UGRIZ = (0, 1, 2, 3, 4)
 
@@ -59,12 +61,12 @@ class Renderer:
     def jpeg(self, cutout: Cutout) -> bytes:
         """JPEG bytes as getjpeg returns them: quality 75, 4:2:0, north up, east left."""
         if not cutout.in_footprint:
-            return _encode(_off_footprint(cutout))
+            return encode(_off_footprint(cutout))
         level = pyramid_level(cutout.scale)
         window = self._window(cutout, level)
         levels = composite(self._sky(window, cutout, _IRG) / 4**level)
         rgb = np.clip(np.rint(_resample(levels, window, cutout)), 0, 255).astype(np.uint8)
-        return _encode(np.ascontiguousarray(np.moveaxis(rgb, 0, 2)))
+        return encode(np.ascontiguousarray(np.moveaxis(rgb, 0, 2)))
 
     def ugriz(self, cutout: Cutout) -> Floats:
         """Five-band stamp (5, height, width), nanomaggies per native pixel, u g r i z."""
@@ -102,8 +104,11 @@ class Renderer:
         canvas = np.zeros((len(bands), window.height, window.width))
         radius = 0.5 * float(np.hypot(cutout.width, cutout.height)) * cutout.scale / 3600
         self._draw_catalogue(canvas, window, cutout, radius, bands)
-        for band, number in cells_around(cutout.ra, cutout.dec, radius + _FIELD_REACH_DEG):
-            _draw_field(canvas, window, cutout, field_objects(self._seed, band, number), bands)
+        level = pyramid_level(cutout.scale)
+        if level < len(_FIELD_LIMITS_R):
+            for band, number in cells_around(cutout.ra, cutout.dec, radius + _FIELD_REACH_DEG):
+                objects = field_objects(self._seed, band, number)
+                _draw_field(canvas, window, cutout, objects.brighter_than(_FIELD_LIMITS_R[level]), bands)
         at = list(bands)
         # A window pixel of pyramid level l holds 4^l native ones, so its noise is 2^l times theirs.
         sky = SKY_NOISE_NMGY[at] * window.noise * window.pixel_arcsec / NATIVE_SCALE_ARCSEC
@@ -141,7 +146,7 @@ class Renderer:
             draw(canvas, profile, size, seeing_transform(size, window.pixel_arcsec, window.seeing, bands), bands)
 
 
-def _encode(pixels: npt.NDArray[np.uint8]) -> bytes:
+def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
     """JPEG bytes with a comment that tells a stray file's origin."""
     encoded = bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"))
     comment = b"\xff\xfe" + (len(SIMULATED) + 2).to_bytes(2, "big") + SIMULATED
