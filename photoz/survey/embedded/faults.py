@@ -1,11 +1,11 @@
 """Faults that a survey's server is known to have, injected at chosen rates: `429:0.1,reset:0.01,slow:0.02`."""
 
+import hashlib
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
 from photoz.errors import BadInput
-from photoz.survey.embedded.noise import hash_of
 
 KINDS = {
     "429": "too many requests, with Retry-After: 1",
@@ -37,7 +37,7 @@ class Faults:
         with self._lock:
             self._attempts[request] += 1
             attempt = self._attempts[request]
-        chance = hash_of(self.seed, attempt, *request.encode()) / 2**64
+        chance = int.from_bytes(_digest(f"{self.seed}/{attempt}/{request}")) / 2**64
         for kind, rate in self.rates.items():
             if chance < rate:
                 return kind
@@ -69,5 +69,9 @@ def corrupted(body: bytes, request: str) -> bytes:
     """The body with a run of its bytes overwritten, from the middle on."""
     start = len(body) // 3
     length = max(1, len(body) // 4)
-    noise = hash_of(len(body), *request.encode()[:32]).to_bytes(8, "big")
+    noise = _digest(request)
     return body[:start] + (noise * (length // 8 + 1))[:length] + body[start + length :]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -14,13 +14,11 @@ from contextlib import closing, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-import requests
-
 from photoz import runtime
 from photoz.errors import BadInput, TryAgain
 from photoz.survey.embedded.faults import parse_faults
-from photoz.survey.embedded.identity import DEFAULT_GALAXIES, SkyIdentity
-from photoz.survey.embedded.sql import ROW_LIMIT, TIME_LIMIT_S
+from photoz.survey.embedded.identity import DEFAULT_GALAXIES, ROW_LIMIT, TIME_LIMIT_S, SkyIdentity
+from photoz.survey.embedded.stopping import ignore_stop_signals
 
 logger = logging.getLogger("photoz.survey.embedded")
 
@@ -44,23 +42,26 @@ def serve(
 
     Raises BadInput for an address that can't be listened on, for bad fault specifications and too few galaxies.
     """
-    from photoz.survey.embedded.population import build_population  # loads in a second
-    from photoz.survey.embedded.server import EmbeddedSky
-    from photoz.survey.embedded.sql import SkyDatabase
-    from photoz.survey.embedded.workers import DrawingPool, ignore_stop_signals
-
     identity = check_identity(galaxies, seed)
     planned = parse_faults(faults, seed)
     _check_address(host, port)
-    if until is not None:
-        ignore_stop_signals()  # and so do the workers, which inherit it
+    if until is None:
+        _on_stop_signals(lambda: sys.exit(0))  # nothing to finish while the sky is being built
+    else:
+        ignore_stop_signals()
+    from photoz.survey.embedded.population import build_population  # loads in a second
+    from photoz.survey.embedded.server import EmbeddedSky
+    from photoz.survey.embedded.sql import SkyDatabase
+    from photoz.survey.embedded.workers import DrawingPool
+
     with closing(DrawingPool(runtime.usable_cores())) as pool:
         population = build_population(galaxies, seed)
         with closing(SkyDatabase(population, row_limit, time_limit_s)) as database:
             pool.begin(population, seed)
             with EmbeddedSky((host, port), identity, database, pool, planned) as server:
                 if until is None:
-                    _stop_on_signals(server.shutdown)
+                    # serve_forever runs in this thread, and shutdown waits for it to end.
+                    _on_stop_signals(threading.Thread(target=server.shutdown, daemon=True).start)
                 else:
                     threading.Thread(target=_shut_down_after, args=(until, server.shutdown), daemon=True).start()
                 ready = {"url": server.url, "galaxies": galaxies, "seed": seed, "simulated": True}
@@ -98,14 +99,16 @@ def _check_address(host: str, port: int) -> None:
             raise BadInput(f"can't listen on {host}:{port}: {error.strerror or error}; {advice}") from None
 
 
-def _stop_on_signals(shutdown: Callable[[], None]) -> None:
-    """SIGINT and SIGTERM end the server in order."""
+def _on_stop_signals(stop: Callable[[], None]) -> None:
+    """SIGINT and SIGTERM call this."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=shutdown, daemon=True).start()
+    def handle(number: int, frame: FrameType | None) -> None:
+        for later in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(later, signal.SIG_IGN)  # once is enough
+        stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, handle)
 
 
 @contextmanager
@@ -122,7 +125,9 @@ def open_embedded_sky(
     settings = {"port": 0, "galaxies": galaxies, "seed": seed, "faults": faults, **limits}
     command = [sys.executable, "-m", "photoz.survey.embedded", json.dumps(settings)]
     with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, start_new_session=True
+        )
         try:
             yield _wait_for_url(process, complaints)
         finally:
@@ -160,6 +165,8 @@ def sky_identity(url: str | None = None) -> dict[str, Any]:
 
     Raises BadInput where no embedded sky answers at `url`, and TryAgain where nothing does.
     """
+    import requests  # not needed to start a sky
+
     if url is None:
         identity = SkyIdentity()
         return {"galaxies": identity.galaxies, "seed": identity.seed, "version": identity.version}

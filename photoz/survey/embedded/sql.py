@@ -10,10 +10,8 @@ import pyarrow.csv
 import sqlglot
 from sqlglot import exp
 
+from photoz.survey.embedded.identity import ROW_LIMIT, TIME_LIMIT_S
 from photoz.survey.embedded.population import Population
-
-ROW_LIMIT = 500_000
-TIME_LIMIT_S = 600.0
 
 _VIEWS = """
 CREATE VIEW PhotoObj AS SELECT * FROM PhotoObjAll WHERE mode IN (1, 2);

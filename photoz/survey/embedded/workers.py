@@ -2,7 +2,6 @@
 
 import logging
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection
 
 from photoz.survey.embedded.population import Population
 from photoz.survey.embedded.request import Cutout
+from photoz.survey.embedded.stopping import ignore_stop_signals
 
 logger = logging.getLogger("photoz.survey.embedded")
 
@@ -106,15 +106,10 @@ class _Worker:
 def _start_worker() -> tuple["subprocess.Popen[bytes]", Connection]:
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "photoz.survey.embedded.workers", str(theirs.fileno())]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    # A session of its own: Ctrl-C is for the server, which then closes the connection.
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
     theirs.close()
     return process, Connection(ours.detach())
-
-
-def ignore_stop_signals() -> None:
-    """Ctrl-C and a scheduler's signals reach the whole process group; children leave when their parent does."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def work(descriptor: int) -> None:
