@@ -42,7 +42,7 @@ def test_the_rate_warms_up_and_comes_down_to_a_hundredth() -> None:
 
 def test_a_guess_nearby_costs_less_than_one_far_away_and_the_truth_least() -> None:
     bins = RedshiftBins(0.0, 1.0, 50)
-    loss = BinnedLoss(bins, torch.device("cpu"))
+    loss = BinnedLoss(bins, 0.02, torch.device("cpu"))
     truth = torch.tensor([0.5])
     costs = []
     for shift in (0, 4, 12, 20):
@@ -53,7 +53,7 @@ def test_a_guess_nearby_costs_less_than_one_far_away_and_the_truth_least() -> No
 
 
 def test_smoothed_labels_are_whole_even_at_the_ends_of_the_bins() -> None:
-    loss = BinnedLoss(RedshiftBins(0.0, 1.0, 50), torch.device("cpu"))
+    loss = BinnedLoss(RedshiftBins(0.0, 1.0, 50), 0.02, torch.device("cpu"))
     mass = loss.smoothed(torch.log1p(torch.tensor([[0.0], [0.3], [1.0]])))
     torch.testing.assert_close(mass.sum(1), torch.ones(3))
     assert (mass >= 0).all()

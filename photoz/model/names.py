@@ -27,7 +27,8 @@ class Recipe:
     augment: bool = True
     average: float = 0.04  # horizon of the weights' moving average, as a share of all steps; 0 for none
     members: int = 1
-    dropout: float = 0.1
+    dropout: float = 0.0
+    smoothing: float = 0.0075  # of labels: standard deviation as a share of the bins' range
 
 
 def recipe_for(name: str, training_images: int) -> Recipe:
@@ -50,10 +51,11 @@ def recipe_for(name: str, training_images: int) -> Recipe:
     return Recipe(
         epochs=min(max(round(180_000 / max(training_images, 1)), 12), 100),
         batch_size=64 if small else 128,
-        learning_rate=2e-3,
+        learning_rate=2e-3 if small else 4e-3,
         weight_decay=0.05,
         members=8 if small else 4,
-        dropout=0.2 if small else 0.1,
+        dropout=0.2 if small else 0.0,
+        smoothing=0.04 if small else 0.0075,
     )
 
 

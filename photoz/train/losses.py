@@ -8,19 +8,20 @@ from photoz.model.bins import RedshiftBins
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-SMOOTHING_BINS = 1.5  # a label's standard deviation: neighbours of the true bin are nearly right
 CRPS_WEIGHT = 10.0  # makes its gradients as large as the cross-entropy's
 
 
 class BinnedLoss:
     """Cross-entropy with labels smoothed over neighbouring bins, and the CRPS in log(1 + z) over the bins' range.
 
-    Cross-entropy alone takes all wrong bins for equally wrong; the CRPS knows which are near.
+    `smoothing` is the labels' standard deviation as a share of that range. Cross-entropy alone takes all wrong bins
+    for equally wrong; the CRPS knows which are near.
     """
 
-    def __init__(self, bins: RedshiftBins, device: torch.device) -> None:
+    def __init__(self, bins: RedshiftBins, smoothing: float, device: torch.device) -> None:
         self.edges_e = torch.from_numpy(bins.log_edges).float().to(device)
         self.width = bins.log_width
+        self.sigma = smoothing * bins.count * bins.log_width
 
     def __call__(self, logits_mbz: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
         log_pdf_mbz = logits_mbz.float().log_softmax(-1)
@@ -33,7 +34,7 @@ class BinnedLoss:
 
     def smoothed(self, log_z_b1: torch.Tensor) -> torch.Tensor:
         """A normal distribution around each label, as mass in each bin, (b, z)."""
-        cdf_be = torch.special.ndtr((self.edges_e - log_z_b1) / (SMOOTHING_BINS * self.width))
+        cdf_be = torch.special.ndtr((self.edges_e - log_z_b1) / self.sigma)
         mass_bz = cdf_be.diff(dim=1)
         return torch.div(mass_bz, mass_bz.sum(1, keepdim=True))
 

@@ -62,7 +62,9 @@ class Run:
         self.average = WeightAverage(self.network, recipe.average * self.steps)
         self.best: Weights = {}
         self.optimizer = make_optimizer(self.network, recipe)
-        self.loss: Loss = BinnedLoss(problem.bins, problem.device) if recipe.head == "binned" else squared_error
+        self.loss: Loss = (
+            BinnedLoss(problem.bins, recipe.smoothing, problem.device) if recipe.head == "binned" else squared_error
+        )
         self.progress = Progress()
 
     def train(self) -> None:
