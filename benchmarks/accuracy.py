@@ -15,7 +15,7 @@ from typing import Any
 
 from photoz.artifacts import Ref, load, open_store
 
-PHOTOZ_JOB = [sys.executable, "-m", "jobs.app"]
+PHOTOZ_JOB = [sys.executable, "-m", "jobs"]
 NAME = "accuracy"
 COLUMNS = ("sigma_mad", "bias", "outlier_fraction_0.05", "r2")
 

@@ -1,13 +1,9 @@
 """photoz-job: the one program, assembled from its commands."""
 
-import sys
-
 import typer
 
 import photoz
 from jobs import artifacts, catalog, doctor, evaluate, infer, run, shard, sky, train
-from jobs.session import exit_code_of
-from photoz import runtime
 
 EPILOG = """
 [bold]Start here[/bold]
@@ -51,13 +47,3 @@ for _module, _command in (
 app.add_typer(artifacts.app)
 app.add_typer(sky.app)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    runtime.install_stop_handlers()
-    sys.exit(exit_code_of(lambda: app(standalone_mode=False)))
-
-
-if __name__ == "__main__":
-    main()

@@ -84,8 +84,31 @@ def _flags(group: type) -> list[inspect.Parameter]:
     return [_flag_of(spec, hints[spec.name], panel) for spec in fields(group)]
 
 
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected a number") from None
+
+
+# Typer's own messages for these do not name the value.
+_WHOLE, _REAL = {"parser": _whole_number, "metavar": "N"}, {"parser": _number, "metavar": "X"}
+_NUMBERS: dict[str, dict[str, Any]] = {
+    str(hint): options
+    for options, hints in ((_WHOLE, (int, int | None)), (_REAL, (float, float | None)))
+    for hint in hints
+}
+
+
 def _flag_of(spec: Field[Any], hint: Any, panel: str) -> inspect.Parameter:
-    metadata = dict(spec.metadata)
+    metadata = _NUMBERS.get(str(hint), {}) | dict(spec.metadata)
     option = flag(spec.name.replace("_", "-"), metadata.pop("help", ""), rich_help_panel=panel, **metadata)
     if spec.default is MISSING:
         raise TypeError(f"settings field {spec.name!r} needs a default: its flag is read off it")

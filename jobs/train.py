@@ -16,7 +16,7 @@ photoz-job train --shards shards/mgs@v1 --model menko2024 --epochs 50 --name men
 
 photoz-job train --device cuda --nproc 4     (one process a GPU)
 
-torchrun --nproc-per-node 4 -m jobs.app train     (the same, started by torchrun)
+torchrun --nproc-per-node 4 -m jobs train     (the same, started by torchrun)
 """
 
 

@@ -39,7 +39,7 @@ def mount_tmpfs(tmp_path: Path) -> Iterator[Mount]:
 
 def photoz_job(*arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.app", *arguments], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-m", "jobs", *arguments], capture_output=True, text=True, timeout=200, check=False
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -18,7 +18,7 @@ from photoz.artifacts import KINDS, Ref, Store, load, open_store, upkeep
 pytestmark = pytest.mark.real
 
 SMALL = ["--survey", "embedded", "--limit", "240", "--epochs", "2", "--batch-size", "32", "--samples-per-shard", "40"]
-PHOTOZ_JOB = [sys.executable, "-m", "jobs.app"]
+PHOTOZ_JOB = [sys.executable, "-m", "jobs"]
 
 
 @dataclass(frozen=True)

@@ -80,4 +80,4 @@ def published(beside: Artifact, outcome: Outcome) -> Artifact:
 
 def job_command(*arguments: str) -> list[str]:
     """A photoz-job command line for this interpreter."""
-    return [sys.executable, "-m", "jobs.app", *arguments]
+    return [sys.executable, "-m", "jobs", *arguments]
