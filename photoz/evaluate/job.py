@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,10 @@ from photoz.evaluate.page import build_page, summary_of
 from photoz.evaluate.report import Page, render
 from photoz.evaluate.sample import Chain, Sample, known_rows, read_sample
 from photoz.evaluate.scoring import Scores, counts, score
+from photoz.evaluate.settings import EvaluateSettings
 from photoz.evaluate.stamps import stamp_colours
 from photoz.evaluate.wording import is_simulated
 from photoz.runtime import check_stop
-from photoz.settings import setting
 
 log = logging.getLogger("photoz.evaluate")
 
@@ -33,23 +33,6 @@ RECIPE = 1  # raise it when the same settings come to give other bytes
 _PIECE = "report"
 _STAMPS_TO_TRAIN = 5000
 _METRICS_FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """How predictions are scored and shown."""
-
-    bootstrap: int = setting(200, "Bootstrap resamples behind each error.")
-    seed: int = setting(0, "Seed of the resampling.")
-    gallery: int = setting(10, "Galaxies in each gallery (best and worst); 0 for none.")
-
-    def __post_init__(self) -> None:
-        if not 10 <= self.bootstrap <= 100_000:
-            raise BadInput(f"--bootstrap {self.bootstrap}: expected 10 to 100,000 resamples")
-        if not 0 <= self.gallery <= 200:
-            raise BadInput(f"--gallery {self.gallery}: expected 0 to 200 galaxies")
-        if self.seed < 0:
-            raise BadInput(f"--seed {self.seed}: expected 0 or more")
 
 
 def evaluate_predictions(predictions: Artifact, settings: EvaluateSettings, dest: Destination) -> Outcome:
