@@ -60,7 +60,8 @@ def main() -> None:
     print("|---|" + "---|" * len(COLUMNS))
     for seed, (metrics, seconds) in runs.items():
         print(f"| network, seed {seed} ({seconds:.0f} s) | {' | '.join(cells(metrics['scores']['network']))} |")
-    for scores in runs[0][0]["scores"]["baselines"].values():
+    baselines = runs[0][0]["scores"]["baselines"].values()
+    for scores in sorted(baselines, key=lambda scores: scores["cnn"]["sigma_mad"]["value"]):
         print(f"| {scores['label']} | {' | '.join(cells(scores))} |")
     print(f"| control: network trained on shuffled redshifts | {' | '.join(cells(control['scores']['network']))} |")
 
