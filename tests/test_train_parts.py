@@ -57,3 +57,13 @@ def test_smoothed_labels_are_whole_even_at_the_ends_of_the_bins() -> None:
     mass = loss.smoothed(torch.log1p(torch.tensor([[0.0], [0.3], [1.0]])))
     torch.testing.assert_close(mass.sum(1), torch.ones(3))
     assert (mass >= 0).all()
+
+
+def test_shifts_move_images_by_a_pixel_at_most() -> None:
+    image = torch.zeros(64, 1, 9, 9, dtype=torch.uint8)
+    image[:, :, 4, 4] = 1
+    generator = torch.Generator().manual_seed(0)
+    found = sum(turn_at_random(image, generator, shift_px=1).sum(0) for _ in range(20))[0]
+    assert found.sum() == 20 * 64
+    assert found[3:6, 3:6].sum() == 20 * 64
+    assert (found[3:6, 3:6] > 0).all()

@@ -1,8 +1,9 @@
 """Calibration of PDFs on the validation split, so that "68 %" means 68 %. Both maps are monotone.
 
 First a temperature (the PDF to the power 1/T: Guo et al. 2017, arXiv 1706.04599), chosen by the mean log density at
-the truth. Then the CDF goes through a beta distribution's, which uniform PITs leave alone (the parametric form of
-Kuleshov et al. 2018, arXiv 1807.00263). Legend: b galaxy, z redshift bin, e bin edge.
+the truth. Then the CDF goes through that of a symmetric beta distribution, which widens or narrows PDFs until PITs are
+as uniform as may be (Kuleshov et al. 2018, arXiv 1807.00263, with one parameter) and leaves their medians alone.
+Legend: b galaxy, z redshift bin, e bin edge.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 from scipy.special import betainc, betaln
 
 from photoz.errors import BadFormat
@@ -19,25 +20,23 @@ from photoz.model import pdf as redshift_pdf
 Floats = NDArray[np.float64]
 
 FLOOR = 1e-9  # of a bin's mass: no redshift in range is impossible
-# As many imagined galaxies with uniform PITs, and at temperature 1, keep a small validation split from
-# deciding too much.
-PRIOR_GALAXIES = 20.0
+# So many imagined galaxies with uniform PITs, and at temperature 1, keep a small validation split from deciding much.
+PRIOR_GALAXIES = 40.0
 TEMPERATURES = (0.2, 8.0)
 _PIT_MARGIN = 1e-3  # truths beyond a PDF's tails say little about its shape
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`temperature` and the two parameters of the beta distribution; all 1 changes nothing."""
+    """`temperature`, and the beta distribution's parameter: above 1 narrows. Both 1 changes nothing."""
 
     temperature: float = 1.0
-    beta_a: float = 1.0
-    beta_b: float = 1.0
+    beta: float = 1.0
 
     def apply(self, pdf_bz: Floats) -> Floats:
         """Calibrated PDFs, (b, z), each summing to 1."""
         warmed_bz = _warmed(pdf_bz, self.temperature)
-        mapped_be = betainc(self.beta_a, self.beta_b, redshift_pdf.cdf(warmed_bz))
+        mapped_be = betainc(self.beta, self.beta, redshift_pdf.cdf(warmed_bz))
         return np.diff(mapped_be, axis=1)
 
     def to_json(self) -> dict[str, Any]:
@@ -48,7 +47,7 @@ class Calibration:
     def from_json(cls, found: dict[str, Any]) -> "Calibration":
         """Read it back."""
         try:
-            return cls(*(float(found[name]) for name in ("temperature", "beta_a", "beta_b")))
+            return cls(*(float(found[name]) for name in ("temperature", "beta")))
         except (KeyError, TypeError, ValueError) as error:
             raise BadFormat(f"calibration in model.json: {error}") from None
 
@@ -57,8 +56,8 @@ def fit_calibration(pdf_bz: Floats, edges_e: Floats, z_spec_b: Floats) -> Calibr
     """Fit both maps to galaxies with known redshifts that the network was not trained on."""
     temperature = _fit_temperature(pdf_bz, edges_e, z_spec_b)
     pit_b = redshift_pdf.pit(_warmed(pdf_bz, temperature), edges_e, z_spec_b)
-    a, b = _fit_beta(np.clip(pit_b, _PIT_MARGIN, 1.0 - _PIT_MARGIN))
-    return Calibration(round(temperature, 6), round(a, 6), round(b, 6))
+    beta = _fit_beta(np.clip(pit_b, _PIT_MARGIN, 1.0 - _PIT_MARGIN))
+    return Calibration(round(temperature, 6), round(beta, 6))
 
 
 def _warmed(pdf_bz: Floats, temperature: float) -> Floats:
@@ -78,17 +77,14 @@ def _fit_temperature(pdf_bz: Floats, edges_e: Floats, z_spec_b: Floats) -> float
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
 
 
-def _fit_beta(pit_b: Floats) -> tuple[float, float]:
-    """Most likely beta distribution of the PITs, pulled towards the uniform one."""
-    count = len(pit_b) + PRIOR_GALAXIES
-    # The mean of log u, and of log(1 - u), over a uniform u is -1.
-    log_u = (np.log(pit_b).sum() - PRIOR_GALAXIES) / count
-    log_v = (np.log1p(-pit_b).sum() - PRIOR_GALAXIES) / count
+def _fit_beta(pit_b: Floats) -> float:
+    """Most likely symmetric beta distribution of the PITs, pulled towards the uniform one."""
+    # The mean of log u + log(1 - u) over a uniform u is -2.
+    logs = np.log(pit_b).sum() + np.log1p(-pit_b).sum() - 2.0 * PRIOR_GALAXIES
+    mean = float(logs) / (len(pit_b) + PRIOR_GALAXIES)
 
-    def loss(logs: Floats) -> float:
-        a, b = np.exp(logs)
-        return float(betaln(a, b) - (a - 1.0) * log_u - (b - 1.0) * log_v)
+    def loss(log_beta: float) -> float:
+        beta = np.exp(log_beta)
+        return float(betaln(beta, beta) - (beta - 1.0) * mean)
 
-    found = minimize(loss, np.zeros(2), method="Nelder-Mead", bounds=[(-1.5, 1.5)] * 2)
-    a, b = np.exp(found.x)
-    return float(a), float(b)
+    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))

@@ -24,7 +24,8 @@ class Recipe:
     weight_decay: float
     decoupled_decay: bool = True  # AdamW; else L2 in the gradient, as in plain Adam
     cosine: bool = True  # with warm-up; else a constant rate
-    augment: bool = True
+    augment: bool = True  # flips and quarter turns
+    shift_px: int = 0  # shifts of at most so many pixels, too
     average: float = 0.04  # horizon of the weights' moving average, as a share of all steps; 0 for none
     members: int = 1
     dropout: float = 0.0
@@ -49,13 +50,14 @@ def recipe_for(name: str, training_images: int) -> Recipe:
     # A small sample is seen more often, in smaller batches, by more members, and held back harder.
     small = training_images < 2000
     return Recipe(
-        epochs=min(max(round(180_000 / max(training_images, 1)), 12), 100),
+        epochs=min(max(round(180_000 / max(training_images, 1)), 12), 60),
         batch_size=64 if small else 128,
         learning_rate=2e-3 if small else 4e-3,
         weight_decay=0.05,
         members=8 if small else 4,
         dropout=0.2 if small else 0.0,
         smoothing=0.04 if small else 0.0075,
+        shift_px=1 if small else 0,
     )
 
 

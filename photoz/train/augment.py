@@ -14,16 +14,18 @@ def turned(images_bchw: torch.Tensor, orientation: int) -> torch.Tensor:
     return quarter_turned if orientation < 4 else quarter_turned.flip(3)
 
 
-def turn_at_random(images_bchw: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each eighth of a shuffled batch in another orientation; four kinds where images aren't square.
+def turn_at_random(images_bchw: torch.Tensor, generator: torch.Generator, shift_px: int = 0) -> torch.Tensor:
+    """Each eighth of a shuffled batch in another orientation, and shifted by up to `shift_px` along either axis.
 
-    A batch's order is random, so which images come to be turned how is too, at a tenth of the cost of drawing for each.
+    There are four orientations where images aren't square. A batch's order is random, so which images come to be
+    turned how is too, at a tenth of the cost of drawing for each.
     """
     square = images_bchw.shape[2] == images_bchw.shape[3]
     kinds = list(range(ORIENTATIONS)) if square else [0, 2, 4, 6]
     first = int(torch.randint(len(kinds), (1,), generator=generator))
+    shifts = torch.randint(-shift_px, shift_px + 1, (len(kinds), 2), generator=generator).tolist()
     parts = [
-        turned(part, kinds[(first + place) % len(kinds)])
+        turned(part, kinds[(first + place) % len(kinds)]).roll(shifts[place], (2, 3))
         for place, part in enumerate(images_bchw.tensor_split(len(kinds)))
     ]
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)

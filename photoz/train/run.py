@@ -92,7 +92,7 @@ class Run:
         generator = self._seeded()
         images_bchw, z_spec_b = self.problem.train.take(indices)
         if recipe.augment:
-            images_bchw = turn_at_random(images_bchw, generator)
+            images_bchw = turn_at_random(images_bchw, generator, recipe.shift_px)
         rate = learning_rate(recipe, at.steps_done, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
