@@ -1,6 +1,7 @@
 """photoz-job artifacts: look at, check and tidy what is in a store."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,10 +180,9 @@ def _table(*headings: str) -> Table:
 
 
 def _print_table(table: Table, instead: str | None = None) -> None:
-    console = Console()
-    # A pipe has no width: give it enough that no line is folded.
-    width = None if console.is_terminal else 200
-    console.print(instead or table, width=width, highlight=False, markup=False)
+    # A pipe has no width: give it enough that few lines are folded.
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(instead or table, highlight=False, markup=False)
 
 
 def _print_json(value: Any) -> None:

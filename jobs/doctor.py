@@ -143,7 +143,7 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     colours = {"ok": "green", "note": "yellow", "fail": "red"}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "check", "found", "what to do"):
@@ -151,4 +151,4 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         state = f"[{colours[finding.state]}]{finding.state}[/]"
         table.add_row(state, finding.check, finding.found.replace("[", r"\["), finding.advice)
-    console.print(table, width=None if console.is_terminal else 160, highlight=False)
+    console.print(table, highlight=False)
