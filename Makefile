@@ -42,8 +42,8 @@ test: lint  ## lint, types and the quick tests
 test-all: lint  ## every test, those against real servers and processes too
 	$(BIN)/python -m pytest -n 2
 
-bench: setup  ## measure, and print the tables of benchmarks/RESULTS.md
-	$(BIN)/python -m benchmarks
+bench: setup  ## measure accuracy over seeds, as in benchmarks/RESULTS.md (ten minutes on 2 cores)
+	$(BIN)/python -m benchmarks.accuracy --store $(STORE)
 
 clean:  ## remove what make has made, but no store
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
