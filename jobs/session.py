@@ -12,6 +12,7 @@ from typer.exceptions import Abort, Exit, TyperException
 
 from jobs import logs
 from jobs.options import JobOptions
+from photoz import runtime
 from photoz.artifacts import Outcome
 from photoz.errors import ExitCode, PhotozError
 
@@ -20,10 +21,12 @@ INTERRUPTED, READER_LEFT = 130, 141  # as shells report Ctrl-C, and a pipe whose
 
 
 def run_job(options: JobOptions, job: Callable[[], Outcome]) -> None:
-    """Run a job and print its outcome as the one line of JSON on stdout."""
+    """Run a job and print its outcome as the one line of JSON on stdout, of all of torchrun's processes together."""
     logs.set_up(options.log_format)
     started = time.monotonic()
-    print_outcome(job().as_dict(), started)
+    outcome = job()
+    if runtime.world().rank == 0:
+        print_outcome(outcome.as_dict(), started)
 
 
 def print_outcome(outcome: dict[str, Any], started: float) -> None:
