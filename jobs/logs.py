@@ -5,7 +5,7 @@ import logging
 import warnings
 from datetime import UTC, datetime
 
-from photoz import progress
+from photoz import progress, runtime
 
 
 class _JsonLines(logging.Formatter):
@@ -29,13 +29,14 @@ class _BesideBars(logging.Handler):
 def set_up(log_format: str) -> None:
     """Send photoz's log lines, and other packages' warnings, to stderr as `text` or `json`."""
     as_json = log_format == "json"
-    progress.show_bars(not as_json and progress.console.is_terminal)
+    first = runtime.world().rank == 0  # the other ranks do the same work, and would say the same
+    progress.show_bars(first and not as_json and progress.console.is_terminal)
     handler = _BesideBars() if progress.bars_shown() else logging.StreamHandler()
     handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("photoz").setLevel(logging.INFO)
+    logging.getLogger("photoz").setLevel(logging.INFO if first else logging.WARNING)
     logging.captureWarnings(True)
     # Other packages' deprecations are for developers, who see them as errors in the tests.
     warnings.simplefilter("ignore", DeprecationWarning)

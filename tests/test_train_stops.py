@@ -1,8 +1,10 @@
 """Stopped and resumed equals unbroken: real signals to real processes."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,3 +119,22 @@ def test_a_broken_checkpoint_is_refused_with_the_way_out() -> None:
     for broken in (b"", whole[: len(whole) // 2], b"not a checkpoint"):
         with pytest.raises(BadFormat, match="--force"):
             Checkpoint.decode(broken, torch.device("cpu"))
+
+
+@pytest.mark.real
+def test_torchrun_trains_what_nproc_does_and_prints_one_line(shards: Artifact) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    flags = ["train", "--shards", str(shards.ref), "--store", shards.store.url, "--epochs", "2", "--device", "cpu"]
+    done = subprocess.run(
+        [*torchrun, "-m", "jobs", *flags, "--name", "torchrun"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert json.loads(done.stdout)["artifact"] == "model/torchrun@v1"
+    alone = subprocess.run(job_command(*flags, "--name", "nproc", "--nproc", "2"), capture_output=True, timeout=300)
+    assert alone.returncode == ExitCode.DONE, alone.stderr.decode()
+    found = [load(shards.store, Ref("model", name)).payload_sha256 for name in ("torchrun", "nproc")]
+    assert found[0] == found[1]

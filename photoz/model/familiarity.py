@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +26,12 @@ class Familiarity:
     @classmethod
     def of(cls, train_bf: Floats, val_bf: Floats) -> "Familiarity":
         """Measure it: the shape of the cloud on the training split, the scale of distances on the validation split."""
+        # One thread: sums shared among threads round differently, and the same features must give the same bytes.
+        with threadpool_limits(1, user_api="blas"):
+            return cls._of(train_bf, val_bf)
+
+    @classmethod
+    def _of(cls, train_bf: Floats, val_bf: Floats) -> "Familiarity":
         mean_f = train_bf.mean(axis=0)
         covariance_ff = np.cov(train_bf, rowvar=False).reshape(len(mean_f), len(mean_f))
         variance_f = np.diag(covariance_ff) + 1e-6
