@@ -38,6 +38,7 @@ def test_put_replaces_and_create_does_not(store: Store) -> None:
     store.put("k", b"old")
     store.put("k", b"new")
     assert store.create("k", b"newer") is False
+    assert store.create("k", b"new") is False, "the same bytes are another writer's all the same"
     assert store.get("k") == b"new"
     assert store.create("other", b"first") is True
     assert store.get("other") == b"first"
@@ -66,7 +67,8 @@ def test_delete_removes_and_forgives_what_is_gone(store: Store) -> None:
 def test_one_of_many_creators_wins(store: Store) -> None:
     with ThreadPoolExecutor(16) as pool:
         won = list(pool.map(lambda i: store.create("race", b"%d" % i), range(16)))
-    assert Counter(won) == {True: 1, False: 15}
+        equal = list(pool.map(lambda _: store.create("equal", b"same"), range(16)))
+    assert Counter(won) == Counter(equal) == {True: 1, False: 15}
     assert store.get("race") == b"%d" % won.index(True)
 
 

@@ -1,5 +1,6 @@
 """A store in an S3-compatible bucket, through boto3 and the standard AWS settings."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from photoz.artifacts.store import NoSuchKey, StoredObject
 from photoz.errors import BadInput, TryAgain
 
 _CHUNK = 2**20
+_MARK = "photoz-write"
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _LOST_RACE = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _DENIED = {
@@ -87,15 +89,20 @@ class S3Store:
                 self._client.upload_file(str(source), self._bucket, self._prefix + key, Config=transfer)
 
     def create(self, key: str, data: bytes) -> bool:
+        # A retry after a lost reply finds our own object in the way. The mark tells it from a twin's, which may
+        # hold the very same bytes.
+        mark = uuid.uuid4().hex
+        place = {"Bucket": self._bucket, "Key": self._prefix + key}
         try:
             with self._calling(key):
-                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
+                self._client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_MARK: mark})
         except _LostRace:
-            # A retry after a lost reply finds our own object in the way: that is a win, not a loss.
             try:
-                return self.get(key) == data
+                with self._calling(key):
+                    found = self._client.head_object(**place)["Metadata"].get(_MARK)
             except NoSuchKey:
                 return False
+            return bool(found == mark)
         return True
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
