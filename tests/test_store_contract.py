@@ -10,19 +10,24 @@ from hypothesis import strategies as st
 
 from photoz.artifacts.probe import check_conditional_create
 from photoz.artifacts.store import NoSuchKey, Store
+from photoz.errors import BadFormat
 
 # No key is a folder of another: a file system can't hold both, and the store layout never asks for it.
 KEYS = st.sampled_from(["aa", "a/b", "a/b.json", "a-b/c", "a.b", "b/v1/manifest.json", "b/v10/m", "b/v2/m"])
 
 
-def test_what_is_put_is_got_whole_and_in_ranges(store: Store, tmp_path: Path) -> None:
+def streamed(store: Store, key: str, start: int = 0, stop: int | None = None) -> bytes:
+    return b"".join(bytes(part) for part in store.stream(key, start, stop))
+
+
+def test_what_is_put_is_got_whole_and_in_ranges(store: Store) -> None:
     data = bytes(range(256)) * 41
     store.put("shards/x/data/f/a.tar", data)
     assert store.get("shards/x/data/f/a.tar") == data
-    assert store.get_range("shards/x/data/f/a.tar", 100, 50) == data[100:150]
-    assert store.get_range("shards/x/data/f/a.tar", len(data) - 3, 50) == data[-3:]
-    store.fetch("shards/x/data/f/a.tar", tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == data
+    assert streamed(store, "shards/x/data/f/a.tar", 100, 150) == data[100:150]
+    assert streamed(store, "shards/x/data/f/a.tar", len(data) - 3, len(data) + 47) == data[-3:]
+    assert streamed(store, "shards/x/data/f/a.tar", 5) == data[5:]
+    assert streamed(store, "shards/x/data/f/a.tar") == data
 
 
 def test_a_file_is_put_as_its_bytes_are(store: Store, tmp_path: Path) -> None:
@@ -44,15 +49,17 @@ def test_put_replaces_and_create_does_not(store: Store) -> None:
     assert store.get("other") == b"first"
 
 
-@pytest.mark.parametrize("verb", ["get", "get_range", "fetch"])
-def test_reading_what_is_not_there_says_no_such_key(store: Store, verb: str, tmp_path: Path) -> None:
-    calls = {
-        "get": lambda: store.get("no/such"),
-        "get_range": lambda: store.get_range("no/such", 0, 1),
-        "fetch": lambda: store.fetch("no/such", tmp_path / "copy"),
-    }
-    with pytest.raises(NoSuchKey):
-        calls[verb]()
+def test_reading_what_is_not_there_says_no_such_key(store: Store) -> None:
+    for read in (lambda: store.get("no/such"), lambda: streamed(store, "no/such"), lambda: streamed(store, "no", 0, 1)):
+        with pytest.raises(NoSuchKey):
+            read()
+
+
+def test_more_than_was_expected_is_refused_before_it_fills_the_memory(store: Store) -> None:
+    store.put("large", bytes(1000))
+    assert len(store.get("large", limit=1000)) == 1000
+    with pytest.raises(BadFormat, match="more than 999 bytes"):
+        store.get("large", limit=999)
 
 
 def test_delete_removes_and_forgives_what_is_gone(store: Store) -> None:

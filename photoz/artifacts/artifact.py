@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from photoz.errors import BadFormat, BadInput, MissingArtifact, TryAgain
 
 log = logging.getLogger("photoz.artifacts")
 
-CHUNK = 4 * 2**20
 POLL_S = 5.0
 
 
@@ -99,8 +98,7 @@ class Artifact:
         for _ in range(2):
             arriving = cached.with_name(f".tmp-{uuid.uuid4().hex}")
             try:
-                self.store.fetch(entry.path, arriving)
-                problem = problem_with(entry, arriving)
+                problem = copy(self.store, entry, arriving)
                 if problem is None:
                     arriving.replace(cached)
                     return cached
@@ -122,6 +120,33 @@ class Artifact:
                     raise BadFormat(f"{self.ref}: was made from {ref} with another payload than {ref} has now")
                 return found
         raise BadFormat(f"{self.ref}: its manifest names no input of kind {kind}")
+
+
+def copy(store: Store, entry: FileEntry, path: Path) -> str | None:
+    """Write the entry's bytes to `path` and return what is wrong with them; None if nothing is. NoSuchKey if gone."""
+    with path.open("wb") as file:
+        return _problem(entry, store, file.write)
+
+
+def check(store: Store, entry: FileEntry) -> str | None:
+    """What is wrong with the entry's bytes in the store; None if nothing is."""
+    try:
+        return _problem(entry, store, lambda part: None)
+    except NoSuchKey:
+        return "missing"
+
+
+def _problem(entry: FileEntry, store: Store, take: Callable[[memoryview], object]) -> str | None:
+    digest, size = hashlib.sha256(), 0
+    for part in store.stream(entry.path):
+        size += len(part)
+        if size > entry.bytes:
+            return f"more bytes than the {entry.bytes} that the manifest says"
+        digest.update(part)
+        take(part)
+    if size != entry.bytes:
+        return f"{size} bytes, the manifest says {entry.bytes}"
+    return None if digest.hexdigest() == entry.sha256 else "its bytes are not those in the manifest (sha256 differs)"
 
 
 def problem_with(entry: FileEntry, path: Path) -> str | None:

@@ -3,16 +3,18 @@
 import errno
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from photoz.artifacts.store import NoSuchKey, StoredObject
+from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, StoredObject, check_small
 from photoz.errors import BadInput, TryAgain
 
 TEMPORARY = ".tmp-"
+_CHUNK = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -26,25 +28,27 @@ class FileStore:
         if self.folder.exists() and not self.folder.is_dir():
             raise BadInput(f"store {self.url}: is a file; expected a folder")
 
-    def get(self, key: str) -> bytes:
-        with self._reading(key):
-            return self._path(key).read_bytes()
-
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get(self, key: str, limit: int = SMALL_BYTES) -> bytes:
         with self._reading(key), self._path(key).open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+            data = file.read(limit + 1)
+        return check_small(data, limit, f"store {self.url}: {key}")
 
-    def fetch(self, key: str, path: Path) -> None:
-        with self._reading(key):
-            shutil.copyfile(self._path(key), path)
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(_CHUNK))
+        # Unbuffered: Python's own buffer would copy every byte once more.
+        with self._reading(key), self._path(key).open("rb", buffering=0) as file:
+            file.seek(start)
+            left = sys.maxsize if stop is None else stop - start
+            while left > 0 and (size := file.readinto(buffer[: min(left, _CHUNK)])):
+                left -= size
+                yield buffer[:size]
 
     def put(self, key: str, source: bytes | Path) -> None:
         self._write(key, source, lambda temporary, target: temporary.replace(target))
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, source: bytes | Path) -> bool:
         try:
-            self._write(key, data, lambda temporary, target: os.link(temporary, target))
+            self._write(key, source, lambda temporary, target: os.link(temporary, target))
         except FileExistsError:
             return False
         return True

@@ -11,7 +11,6 @@ from photoz.artifacts.refs import FINGERPRINT_PATTERN, NAME_PATTERN, check_paylo
 from photoz.errors import BadFormat
 
 FORMAT_VERSION = 1
-MAX_MANIFEST_BYTES = 256 * 2**20
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]

@@ -11,7 +11,7 @@ import botocore.exceptions as aws
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from photoz.artifacts.store import NoSuchKey, StoredObject
+from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, StoredObject, check_small
 from photoz.errors import BadInput, TryAgain
 
 _CHUNK = 2**20
@@ -62,23 +62,18 @@ class S3Store:
             client.head_bucket(Bucket=bucket)
         return store
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, limit: int = SMALL_BYTES) -> bytes:
         with self._calling(key):
-            body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
-            return body
-
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        span = f"bytes={offset}-{offset + length - 1}"
-        with self._calling(key):
-            reply = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=span)
-            body: bytes = reply["Body"].read()
-            return body
-
-    def fetch(self, key: str, path: Path) -> None:
-        with self._calling(key), path.open("wb") as file:
             reply = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            data: bytes = reply["Body"].read(limit + 1)
+        return check_small(data, limit, f"store {self.url}: {key}")
+
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
+        span = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
+        with self._calling(key):
+            reply = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **span)
             for chunk in reply["Body"].iter_chunks(_CHUNK):
-                file.write(chunk)
+                yield memoryview(chunk)
 
     def put(self, key: str, source: bytes | Path) -> None:
         with self._calling(key):
@@ -88,13 +83,14 @@ class S3Store:
                 transfer = TransferConfig(use_threads=False, multipart_threshold=64 * 2**20)
                 self._client.upload_file(str(source), self._bucket, self._prefix + key, Config=transfer)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, source: bytes | Path) -> bool:
         # A retry after a lost reply finds our own object in the way. The mark tells it from a twin's, which may
         # hold the very same bytes.
         mark = uuid.uuid4().hex
         place = {"Bucket": self._bucket, "Key": self._prefix + key}
         try:
             with self._calling(key):
+                data = source if isinstance(source, bytes) else source.read_bytes()
                 self._client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_MARK: mark})
         except _LostRace:
             try:

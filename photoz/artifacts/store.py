@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from photoz.errors import BadInput
+from photoz.errors import BadFormat, BadInput
+
+SMALL_BYTES = 256 * 2**20  # a manifest of a million files; more than that is not read into memory at once
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,19 @@ class Store(Protocol):
 
     url: str
 
-    def get(self, key: str) -> bytes:
-        """The object's bytes; NoSuchKey if there is none."""
+    def get(self, key: str, limit: int = SMALL_BYTES) -> bytes:
+        """A small object's bytes; NoSuchKey if there is none, BadFormat if it has more than `limit` bytes."""
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on (fewer at the end); NoSuchKey if there is no object."""
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
+        """The object's bytes from `start` up to `stop` (default: its end), in parts.
 
-    def fetch(self, key: str, path: Path) -> None:
-        """Write the object's bytes to the local file `path`; NoSuchKey if there is none."""
+        A part is only good until the next one is asked for: they share one buffer. NoSuchKey if there is no object.
+        """
 
     def put(self, key: str, source: bytes | Path) -> None:
         """Write an object, replacing one that is there."""
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, source: bytes | Path) -> bool:
         """Write an object if there is none under the key: True if this call wrote it. The only lock there is."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
@@ -76,3 +78,10 @@ def open_store(url: str) -> Store:
     if "://" in url or not url:
         raise BadInput(f"store {url!r}: expected s3://bucket/prefix, file:///folder or a folder's path")
     return FileStore(Path(url))
+
+
+def check_small(data: bytes, limit: int, source: str) -> bytes:
+    """Return `data`; raise BadFormat if there are more bytes than `limit`."""
+    if len(data) > limit:
+        raise BadFormat(f"{source}: more than {limit} bytes; expected a small object, remove it or restore a copy")
+    return data

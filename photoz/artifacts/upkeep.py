@@ -1,6 +1,5 @@
 """Looking after a store: verify, export, compare, remove, and find what nothing refers to."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -9,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from photoz import progress
-from photoz.artifacts.artifact import CHUNK, Artifact, load, refs
+from photoz.artifacts.artifact import Artifact, check, copy, load, refs
 from photoz.artifacts.file_store import TEMPORARY
-from photoz.artifacts.manifest import FileEntry, canonical_json
+from photoz.artifacts.manifest import canonical_json
 from photoz.artifacts.refs import KINDS, Ref, data_prefix, is_payload, manifest_key, removed_key
-from photoz.artifacts.store import NoSuchKey, Store, StoredObject
+from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact
 
 
@@ -26,28 +25,13 @@ def verify(artifact: Artifact) -> int:
     total = sum(entry.bytes for entry in artifact.entries)
     with progress.stage(f"verify {artifact.ref}", total, "bytes") as bar:
         for entry in artifact.entries:
-            problem = _stored_problem(artifact.store, entry)
+            problem = check(artifact.store, entry)
             if problem:
                 problems.append(f"{entry.path}: {problem}")
             bar.advance(entry.bytes)
     if problems:
         raise BadFormat(f"{artifact.ref}: {'; '.join(problems)}; restore from a copy, or make a new version")
     return total
-
-
-def _stored_problem(store: Store, entry: FileEntry) -> str | None:
-    digest, size = hashlib.sha256(), 0
-    try:
-        while chunk := store.get_range(entry.path, size, CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-            if len(chunk) < CHUNK:
-                break
-    except NoSuchKey:
-        return "missing"
-    if size != entry.bytes:
-        return f"{size} bytes, the manifest says {entry.bytes}"
-    return None if digest.hexdigest() == entry.sha256 else "its bytes are not those in the manifest (sha256 differs)"
 
 
 def export(artifact: Artifact, folder: Path) -> list[Path]:
@@ -59,20 +43,15 @@ def export(artifact: Artifact, folder: Path) -> list[Path]:
         for entry in artifact.entries:
             target = folder / entry.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            artifact.store.fetch(entry.path, target)
-            if _digest(target) != entry.sha256:
+            problem = copy(artifact.store, entry, target)
+            if problem:
                 target.unlink()
-                raise BadFormat(f"{artifact.ref}: {entry.path}: its bytes are not those in the manifest; not exported")
+                raise BadFormat(f"{artifact.ref}: {entry.path}: {problem}; not exported")
             written.append(target)
             bar.advance()
     written.append(folder / "manifest.json")
     written[-1].write_bytes(artifact.manifest.encode())
     return written
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def differences(left: Artifact, right: Artifact) -> list[tuple[str, str, str]]:
