@@ -1,6 +1,7 @@
 """What the process knows of the machine and the scheduler around it: the only reader of the environment."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -133,6 +134,20 @@ def cache_folder() -> Path:
     if explicit:
         return Path(explicit)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "photoz"
+
+
+def cache_size() -> int | None:
+    """Bytes that the local cache may hold: PHOTOZ_CACHE_SIZE, such as `50GB`; None leaves it to the cache.
+
+    Raises BadInput for anything else than a number and a unit of B, kB, MB, GB or TB.
+    """
+    text = os.environ.get("PHOTOZ_CACHE_SIZE", "").strip()
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([kMGT]?)B?", text, re.ASCII | re.IGNORECASE)
+    if not found:
+        raise BadInput(f"PHOTOZ_CACHE_SIZE={text!r}: expected a number and a unit, such as 50GB or 800MB")
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " "))
 
 
 def usable_cores() -> int:
