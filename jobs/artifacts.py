@@ -12,6 +12,7 @@ from rich.table import Table
 from jobs import logs
 from jobs.options import JobOptions, flag
 from photoz.artifacts import KINDS, Artifact, Ref, load, open_store, parse_duration, upkeep
+from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.errors import BadInput
 
 app = typer.Typer(
@@ -135,7 +136,8 @@ def remove(
     if as_json:
         _print_json({"artifact": str(artifact.ref), "removed": True, "files": deleted})
     else:
-        print(f"{artifact.ref}: removed, {deleted} files deleted")
+        left = "its files are left to gc: a job is at work there" if deleted is None else f"{deleted} files deleted"
+        print(f"{artifact.ref}: removed, {left}")
 
 
 @app.command("gc", epilog="Example: photoz-job artifacts gc --older-than 7d --yes")
@@ -147,11 +149,10 @@ def collect_garbage(
 ) -> None:
     """Show, and with --yes delete, what jobs that died or finished have left and nothing needs."""
     logs.set_up("text")
-    opened = open_store(store)
-    found = upkeep.garbage(opened, parse_duration(older_than))
+    opened, age_s = open_store(store), parse_duration(older_than)
+    found = garbage(opened, age_s)
     if yes:
-        for item in found:
-            opened.delete(item.key)
+        found = delete_garbage(opened, found, age_s)
     total = sum(item.bytes for item in found)
     if as_json:
         items = [{"key": item.key, "bytes": item.bytes, "reason": item.reason} for item in found]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from photoz.artifacts import Artifact, Destination, Draft, Outcome, Ref, Store, load, open_store, parse_duration, upkeep
+from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.artifacts.manifest import FileEntry, Manifest, canonical_json, payload_digest
 from photoz.artifacts.refs import KINDS, check_payload_name, manifest_key
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, TryAgain
@@ -35,11 +36,11 @@ def write(
         if draft.published:
             return draft.published
         for piece in draft.todo(PIECES):
-            draft.put_stage(f"{piece}.txt", piece.encode())
-            draft.finish_piece(piece, [draft.put(f"{piece}.tar", piece.encode() + salt, rows=3)], {"failed": 1})
+            staged = [draft.put_stage(f"{piece}.txt", piece.encode())]
+            draft.finish_piece(piece, [draft.put(f"{piece}.tar", piece.encode() + salt, rows=3)], {"failed": 1}, staged)
         if not draft.finish_slice():
             return draft.partial()
-        merged = b"".join(draft.stage(f"{piece}.txt") for piece in PIECES)
+        merged = b"".join(draft.stage(entry) for receipt in draft.receipts() for entry in receipt.staged)
         draft.put("merged.bin", merged)
         draft.put("timings.bin", os.urandom(8), volatile=True)
         return draft.commit({"failed": sum(receipt.facts["failed"] for receipt in draft.receipts())})
@@ -181,13 +182,13 @@ def test_gc_finds_what_dead_jobs_left_and_nothing_else(store: Store) -> None:
         draft.save_state("checkpoint.pt", b"half-way")
         draft.finish_piece(PIECES[0], [draft.put("a.tar", b"a")])
         dead = draft.fingerprint
-    assert upkeep.garbage(store, older_than_s=3600) == []
-    found = {item.key for item in upkeep.garbage(store, older_than_s=-5)}
+    assert garbage(store, older_than_s=3600) == []
+    found = {item.key for item in garbage(store, older_than_s=-5)}
     assert {key for key in found if dead in key} == {item.key for item in store.list(f"shards/x/data/{dead}/")}
     assert all("/stage/" in key for key in found if dead not in key)
     assert not found & kept
-    for key in found:
-        store.delete(key)
+    assert {item.key for item in delete_garbage(store, garbage(store, older_than_s=-5), older_than_s=-5)} == found
+    assert garbage(store, older_than_s=-5) == []
     upkeep.verify(one(store, "shards/x"))
 
 

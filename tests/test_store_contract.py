@@ -108,3 +108,14 @@ def test_a_store_behaves_like_a_dictionary(store: Store, operations: list[tuple[
     listed = sorted((item.key, item.bytes) for item in store.list(prefix))
     assert listed == sorted((key, len(data)) for key, data in model.items() if key.startswith(prefix))
     assert {key: store.get(key) for key in model} == model
+
+
+def test_writing_beside_a_delete_that_empties_the_folder_never_fails(store: Store) -> None:
+    def come_and_go(writer: int) -> None:
+        for _ in range(50):
+            store.put(f"a/b/{writer}", b"here")
+            store.delete(f"a/b/{writer}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    assert list(store.list("")) == []

@@ -1,11 +1,13 @@
 """From a job's pieces to one published version: draft, receipts, commit.
 
 Nothing here is visible to readers until the manifest is created, the last step. What a job that died had
-finished is found again by its fingerprint.
+finished is found again by its fingerprint. No file is ever overwritten: of two processes that make the same file,
+the second finds it there, and one that makes it differently writes its own beside it.
 """
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from photoz.artifacts.artifact import Artifact, load, versions
+from photoz.artifacts.artifact import Artifact, check, load, versions
+from photoz.artifacts.claims import Claim
 from photoz.artifacts.manifest import (
     FileEntry,
     Input,
@@ -25,8 +28,10 @@ from photoz.artifacts.manifest import (
     sha256_hex,
 )
 from photoz.artifacts.provenance import current_producer
+from photoz.artifacts.receipts import PieceReceipt, SliceReceipt, encode, read_receipt
 from photoz.artifacts.refs import (
     Ref,
+    again_name,
     check_name,
     check_payload_name,
     data_prefix,
@@ -37,8 +42,10 @@ from photoz.artifacts.refs import (
     state_name,
 )
 from photoz.artifacts.store import NoSuchKey, Store
-from photoz.errors import BadFormat, Conflict, MissingArtifact
+from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, TryAgain
 from photoz.runtime import TaskSlice
+
+log = logging.getLogger("photoz.artifacts")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,11 @@ class Destination:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if self.force and self.task.count > 1:
+            raise BadInput(
+                f"--force with {self.task.count} tasks: each would publish a version of its own; "
+                "remove the old version first (`photoz-job artifacts rm`), or write under another --name"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,29 +79,6 @@ class Outcome:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class PieceReceipt:
-    """A finished piece of work: the payload files it wrote, and facts that the merge step needs."""
-
-    piece: str
-    files: tuple[FileEntry, ...]
-    facts: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The receipt as stored."""
-        return {
-            "piece": self.piece,
-            "files": [entry.model_dump() for entry in self.files],
-            "facts": self.facts,
-        }
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "PieceReceipt":
-        """A stored receipt."""
-        files = tuple(FileEntry.model_validate(entry) for entry in document["files"])
-        return cls(document["piece"], files, document["facts"])
-
-
 class Draft:
     """An artifact in the making; use as a context manager. See `begin`."""
 
@@ -103,13 +92,16 @@ class Draft:
     ) -> None:
         self.fingerprint = fingerprint
         self._dest, self._ref, self._settings, self._inputs = dest, ref, settings, inputs
-        self._prefix = data_prefix(ref.kind, ref.name, fingerprint)
+        self._folder = data_prefix(ref.kind, ref.name, fingerprint)
         self._finished: dict[str, PieceReceipt] = {}
         self._loose: dict[str, FileEntry] = {}
-        self._manifests: dict[int, Manifest] = {}
+        self._manifests: dict[int, Manifest | None] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        twin = self._same_fingerprint(versions(dest.store, ref)[0])
-        self.published = self._outcome("exists", twin) if twin and not dest.force else None
+        self._claim = Claim(dest.store, self._folder)
+        self._twin = self._same_fingerprint(versions(dest.store, ref)[0])
+        self.published = self._outcome("exists", self._twin) if self._twin and not dest.force else None
+        if not self.published:
+            self._claim.take()
 
     @classmethod
     def begin(
@@ -136,6 +128,8 @@ class Draft:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.published:
+            self._claim.release()
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
@@ -147,94 +141,109 @@ class Draft:
             self._scratch = tempfile.TemporaryDirectory(prefix="photoz-")
         return Path(self._scratch.name)
 
+    # Files
+
+    def put(self, name: str, source: bytes | Path, *, rows: int | None = None, volatile: bool = False) -> FileEntry:
+        """Write a payload file. Raises Conflict if it differs from that of a published version.
+
+        A volatile file (wall-clock figures) is written once: a second attempt keeps the first one's.
+        """
+        entry = self._described(check_payload_name(name), source, rows, volatile)
+        published = next((file for file in self._twin.files if file.name == name), None) if self._twin else None
+        if published and not volatile and published.sha256 != entry.sha256:
+            raise self._would_change(name)
+        self._loose[name] = published or self._written(entry, source)
+        return self._loose[name]
+
+    def put_stage(self, name: str, source: bytes | Path) -> FileEntry:
+        """Write an intermediate file for the merge step; it is not part of the payload."""
+        entry = self._described(stage_name(check_payload_name(name)), source, None, False)
+        return self._written(entry, source)
+
+    def stage(self, entry: FileEntry) -> bytes:
+        """An intermediate file that any slice has put, as its piece's receipt names it; MissingArtifact if gone."""
+        try:
+            data = self._store.get(entry.path)
+        except NoSuchKey:
+            raise self._gone(entry.path) from None
+        if sha256_hex(data) != entry.sha256:
+            raise TryAgain(f"{self._store.url}: {entry.path}: came out damaged; run the same command again")
+        return data
+
+    def _written(self, entry: FileEntry, source: bytes | Path) -> FileEntry:
+        if self._store.create(entry.path, source):
+            return entry
+        if entry.volatile:
+            return self._described(entry.name, self._store.get(entry.path), entry.rows, True)
+        if check(self._store, entry) is None:
+            return entry
+        # Somebody else's attempt, alive or dead, on other hardware or of another day. Theirs may yet be published:
+        # it stays as it is, and the receipts say whose files count.
+        again = entry.model_copy(update={"path": self._folder + again_name(entry.name, entry.sha256)})
+        if not self._store.create(again.path, source) and check(self._store, again) is not None:
+            raise TryAgain(f"{self._store.url}: {again.path}: holds other bytes than its name says; remove it")
+        log.info("%s: another attempt made other bytes; this one's are kept beside them", entry.name)
+        return again
+
+    def _described(self, name: str, source: bytes | Path, rows: int | None, volatile: bool) -> FileEntry:
+        size, digest = _size_and_digest(source)
+        return FileEntry(path=self._folder + name, bytes=size, sha256=digest, rows=rows, volatile=volatile)
+
     # Pieces and slices
 
     def todo(self, pieces: Sequence[str]) -> list[str]:
         """This slice's pieces that still have to be made, in order. Names must not depend on the number of slices."""
         mine = self._dest.task.take(pieces)
         if not self._dest.force:
-            self._finished |= {receipt.piece: receipt for receipt in self._stored_receipts(set(mine))}
+            there = {item.key for item in self._store.list(self._folder + piece_receipt_name("").removesuffix(".json"))}
+            self._finished |= {piece: self._stored(piece) for piece in mine if self._receipt_key(piece) in there}
         return [piece for piece in mine if piece not in self._finished]
 
-    def _stored_receipts(self, wanted: set[str]) -> list[PieceReceipt]:
-        start = self._prefix + piece_receipt_name("").removesuffix(".json")
-        keys = [item.key for item in self._store.list(start) if item.key.endswith(".json")]
-        names = {key: key.removeprefix(start).removesuffix(".json") for key in keys}
-        return [self._read_receipt(key) for key, name in names.items() if name in wanted]
+    def finish_piece(
+        self,
+        piece: str,
+        files: Sequence[FileEntry] = (),
+        facts: dict[str, Any] | None = None,
+        staged: Sequence[FileEntry] = (),
+    ) -> None:
+        """Record that `piece` is made: its payload files, its stage files, and facts for the merge step.
 
-    def _read_receipt(self, key: str) -> PieceReceipt:
-        return PieceReceipt.from_dict(_parsed(self._store.get(key), key))
-
-    def put(self, name: str, source: bytes | Path, *, rows: int | None = None, volatile: bool = False) -> FileEntry:
-        """Write a payload file. Raises Conflict if that would change a file of a published version.
-
-        A volatile file (wall-clock figures) is written once: a second attempt keeps the first one's.
+        The first receipt counts: of a piece that was made twice, this draft goes on with the other one's.
         """
-        entry = _describe(self._prefix + check_payload_name(name), source, rows, volatile)
-        published = self._published_entry(name)
-        if published and (volatile or published.sha256 == entry.sha256):
-            entry = published
-        elif published:
-            raise Conflict(
-                f"{self._ref}: {name} would change in a published version with the same inputs and settings "
-                "(other hardware or library versions?); write under another --name"
-            )
-        elif volatile:
-            data = source if isinstance(source, bytes) else source.read_bytes()
-            if not self._store.create(entry.path, data):
-                entry = _describe(entry.path, self._store.get(entry.path), rows, volatile)
-        else:
-            self._store.put(entry.path, source)
-        self._loose[name] = entry
-        return entry
-
-    def put_stage(self, name: str, source: bytes | Path) -> FileEntry:
-        """Write an intermediate file for the merge step; it is not part of the payload."""
-        entry = _describe(self._prefix + stage_name(check_payload_name(name)), source, None, False)
-        self._store.put(entry.path, source)
-        return entry
-
-    def stage(self, name: str) -> bytes:
-        """Read an intermediate file that any slice has put; MissingArtifact if it is not there."""
-        try:
-            return self._store.get(self._prefix + stage_name(name))
-        except NoSuchKey:
-            raise MissingArtifact(
-                f"{self._ref}: intermediate {name!r} is gone; run the job again with --force"
-            ) from None
-
-    def finish_piece(self, piece: str, files: Sequence[FileEntry] = (), facts: dict[str, Any] | None = None) -> None:
-        """Record that `piece` is made: its payload files, and facts for the merge step. It is never redone."""
-        receipt = PieceReceipt(piece, tuple(files), facts or {})
+        receipt = PieceReceipt(piece=piece, files=tuple(files), staged=tuple(staged), facts=facts or {})
+        if self._dest.force:
+            self._store.put(self._receipt_key(piece), encode(receipt))
+        elif not self._store.create(self._receipt_key(piece), encode(receipt)):
+            receipt = self._stored(piece)
         self._finished[piece] = receipt
-        self._store.put(self._prefix + piece_receipt_name(piece), canonical_json(receipt.as_dict()))
+        for entry in files:
+            self._loose.pop(entry.name, None)  # the receipt speaks for them from here on
+        self._claim.renew()
+
+    def _receipt_key(self, piece: str) -> str:
+        return self._folder + piece_receipt_name(piece)
+
+    def _stored(self, piece: str) -> PieceReceipt:
+        return read_receipt(self._store, self._receipt_key(piece), self._folder, PieceReceipt)
 
     def finish_slice(self) -> bool:
         """Record that this slice's pieces are all made; True when every slice's are, so that this one commits."""
         task = self._dest.task
-        document = {
-            "slice": asdict(task),
-            "pieces": [receipt.as_dict() for receipt in self._sorted(self._finished)],
-        }
-        self._store.put(self._prefix + slice_receipt_name(task.index, task.count), canonical_json(document))
+        receipt = SliceReceipt(index=task.index, count=task.count, pieces=tuple(_sorted(self._finished)))
+        self._store.put(self._folder + slice_receipt_name(task.index, task.count), encode(receipt))
         return len(self._slice_keys()) == task.count
 
     def _slice_keys(self) -> list[str]:
         count = self._dest.task.count
-        expected = {self._prefix + slice_receipt_name(index, count) for index in range(count)}
-        return [item.key for item in self._store.list(self._prefix + "parts/") if item.key in expected]
+        expected = {self._folder + slice_receipt_name(index, count) for index in range(count)}
+        return [item.key for item in self._store.list(self._folder + "parts/") if item.key in expected]
 
     def receipts(self) -> list[PieceReceipt]:
         """The pieces of all slices, sorted by name; call it once `finish_slice` has said True."""
         for key in self._slice_keys():
-            for document in _parsed(self._store.get(key), key)["pieces"]:
-                receipt = PieceReceipt.from_dict(document)
+            for receipt in read_receipt(self._store, key, self._folder, SliceReceipt).pieces:
                 self._finished.setdefault(receipt.piece, receipt)
-        return self._sorted(self._finished)
-
-    @staticmethod
-    def _sorted(receipts: dict[str, PieceReceipt]) -> list[PieceReceipt]:
-        return [receipts[piece] for piece in sorted(receipts)]
+        return _sorted(self._finished)
 
     def partial(self) -> Outcome:
         """This slice is done, others are not."""
@@ -244,22 +253,43 @@ class Draft:
 
     def save_state(self, name: str, source: bytes | Path) -> None:
         """Keep a checkpoint, replacing the one of that name as a whole."""
-        self._store.put(self._prefix + state_name(name), source)
+        self._store.put(self._folder + state_name(name), source)
+        self._claim.renew()
 
     def load_state(self, name: str) -> bytes | None:
         """The checkpoint of that name; None if there is none, or if everything is to be made anew."""
         if self._dest.force:
             return None
         try:
-            return self._store.get(self._prefix + state_name(name))
+            return self._store.get(self._folder + state_name(name), limit=_STATE_BYTES)
         except NoSuchKey:
             return None
+
+    def states(self, start: str = "") -> list[str]:
+        """Names of the checkpoints that start with `start`, sorted; none if everything is to be made anew."""
+        folder = self._folder + state_name("")
+        names = [] if self._dest.force else [item.key for item in self._store.list(folder + start)]
+        return sorted(name.removeprefix(folder) for name in names)
+
+    def drop_state(self, name: str) -> None:
+        """Remove a checkpoint."""
+        self._store.delete(self._folder + state_name(name))
+
+    def agree(self, name: str, proposal: bytes) -> bytes:
+        """What all slices go by: the proposal of whoever came first."""
+        key = self._folder + state_name(name)
+        if self._dest.force:
+            self._store.put(key, proposal)
+            return proposal
+        return proposal if self._store.create(key, proposal) else self._store.get(key)
 
     # Commit
 
     def commit(self, summary: dict[str, Any]) -> Outcome:
         """Publish as the next version; if a twin with the same fingerprint was quicker, its version is the result."""
         files = {entry.name: entry for receipt in self.receipts() for entry in receipt.files} | self._loose
+        payload_sha256 = payload_digest(files.values())
+        self._check_complete(files)
         while True:
             published, removed = versions(self._store, self._ref)
             # Looked for in just the versions that the next number is counted from: a twin that commits after this
@@ -267,6 +297,8 @@ class Draft:
             twin = self._same_fingerprint(published)
             if twin and not self._dest.force:
                 return self._outcome("exists", twin)
+            if twin and twin.payload_sha256 != payload_sha256:
+                raise self._would_change("the payload")
             manifest = Manifest(
                 format_version=1,
                 kind=self._ref.kind,  # type: ignore[arg-type]
@@ -277,12 +309,19 @@ class Draft:
                 producer=current_producer(),
                 settings=self._settings,
                 inputs=tuple(map(_as_input, self._inputs)),
-                payload_sha256=payload_digest(files.values()),
+                payload_sha256=payload_sha256,
                 files=tuple(files[name] for name in sorted(files)),
                 summary=json.loads(canonical_json(summary)),
             )
             if self._store.create(manifest_key(self._ref.at(manifest.version)), manifest.encode()):
                 return self._outcome("created", manifest)
+
+    def _check_complete(self, files: dict[str, FileEntry]) -> None:
+        """Raises MissingArtifact if a file has gone since its receipt was written."""
+        there = {item.key: item.bytes for item in self._store.list(self._folder)}
+        for entry in files.values():
+            if there.get(entry.path) != entry.bytes:
+                raise self._gone(entry.path)
 
     @property
     def _store(self) -> Store:
@@ -296,16 +335,31 @@ class Draft:
                     self._manifests[version] = load(self._store, self._ref.at(version)).manifest
                 except MissingArtifact:
                     continue  # removed in between
-            if self._manifests[version].fingerprint == self.fingerprint:
-                return self._manifests[version]
+                except BadFormat as error:
+                    log.warning("%s; going on without it", error)
+                    self._manifests[version] = None
+            manifest = self._manifests[version]
+            if manifest and manifest.fingerprint == self.fingerprint:
+                return manifest
         return None
-
-    def _published_entry(self, name: str) -> FileEntry | None:
-        twin = self._same_fingerprint(versions(self._store, self._ref)[0])
-        return next((entry for entry in twin.files if entry.name == name), None) if twin else None
 
     def _outcome(self, status: str, manifest: Manifest) -> Outcome:
         return Outcome(str(self._ref.at(manifest.version)), status, manifest.payload_sha256)
+
+    def _would_change(self, what: str) -> Conflict:
+        return Conflict(
+            f"{self._ref}: {what} would change in a published version with the same inputs and settings "
+            "(other hardware or library versions?); write under another --name"
+        )
+
+    def _gone(self, key: str) -> MissingArtifact:
+        return MissingArtifact(
+            f"{self._store.url}: {key}: gone since it was made; if no job is at work there, clear the draft with "
+            "`photoz-job artifacts gc --older-than 0 --yes` and run the job again"
+        )
+
+
+_STATE_BYTES = 2**34  # checkpoints of the largest networks
 
 
 def _as_input(artifact: Artifact) -> Input:
@@ -316,17 +370,12 @@ def _as_input(artifact: Artifact) -> Input:
     )
 
 
-def _describe(key: str, source: bytes | Path, rows: int | None, volatile: bool) -> FileEntry:
+def _sorted(receipts: dict[str, PieceReceipt]) -> list[PieceReceipt]:
+    return [receipts[piece] for piece in sorted(receipts)]
+
+
+def _size_and_digest(source: bytes | Path) -> tuple[int, str]:
     if isinstance(source, bytes):
-        return FileEntry(path=key, bytes=len(source), sha256=sha256_hex(source), rows=rows, volatile=volatile)
+        return len(source), sha256_hex(source)
     with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(path=key, bytes=source.stat().st_size, sha256=digest, rows=rows, volatile=volatile)
-
-
-def _parsed(data: bytes, key: str) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads(data)
-    except ValueError:
-        raise BadFormat(f"{key}: a receipt that is not JSON; remove it, or run the job with --force") from None
-    return document
+        return source.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()

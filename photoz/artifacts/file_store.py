@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, StoredObject, check_small
 from photoz.errors import BadInput, TryAgain
@@ -89,7 +89,6 @@ class FileStore:
         target = self._path(key)
         temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
-            _make_folder(target.parent)
             try:
                 _write_durably(temporary, source)
                 name_it(temporary, target)
@@ -129,7 +128,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_durably(path: Path, source: bytes | Path) -> None:
-    with path.open("xb") as file:
+    with _created(path) as file:
         if isinstance(source, bytes):
             file.write(source)
         else:
@@ -139,8 +138,20 @@ def _write_durably(path: Path, source: bytes | Path) -> None:
         os.fsync(file.fileno())
 
 
+def _created(path: Path) -> BinaryIO:
+    while True:
+        _make_folder(path.parent)
+        try:
+            return path.open("xb")
+        except FileNotFoundError:
+            continue  # another process's `delete` has just removed the folder, then empty
+
+
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # what was written has been deleted again already
     try:
         os.fsync(descriptor)
     finally:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from photoz.artifacts.refs import FINGERPRINT_PATTERN, NAME_PATTERN, check_payload_name, data_prefix
+from photoz.artifacts.refs import FINGERPRINT_PATTERN, NAME_PATTERN, data_prefix, name_in
 from photoz.errors import BadFormat
 
 FORMAT_VERSION = 1
@@ -29,8 +29,8 @@ class FileEntry(BaseModel):
 
     @property
     def name(self) -> str:
-        """Path inside the payload: what comes after …/data/<fingerprint>/."""
-        return self.path.split("/", 4)[4]
+        """Path inside the payload: what comes after …/data/<fingerprint>/ (and again-…/, see refs.again_name)."""
+        return name_in("".join(f"{part}/" for part in self.path.split("/")[:4]), self.path)
 
 
 class Producer(BaseModel):
@@ -93,22 +93,26 @@ class Manifest(BaseModel):
             )
         try:
             manifest = cls.model_validate(document)
-            manifest._check_paths()
+            check_inside(data_prefix(manifest.kind, manifest.name, manifest.fingerprint), manifest.files)
         except (ValidationError, ValueError) as error:
-            raise BadFormat(f"{source}: {_first_problem(error)}; expected a format version 1 manifest") from None
+            raise BadFormat(f"{source}: {first_problem(error)}; expected a format version 1 manifest") from None
         if payload_digest(manifest.files) != manifest.payload_sha256:
             raise BadFormat(f"{source}: payload_sha256 does not match its own list of files; the manifest was altered")
         return manifest
 
-    def _check_paths(self) -> None:
-        folder = data_prefix(self.kind, self.name, self.fingerprint)
-        for entry in self.files:
-            if not entry.path.startswith(folder):
-                raise ValueError(f"file {entry.path!r} is outside of {folder}")
-            check_payload_name(entry.path.removeprefix(folder))
+
+def check_inside(folder: str, files: Iterable[FileEntry]) -> None:
+    """Raise ValueError unless every file lies in `folder`, under a plain name that no other has."""
+    names: set[str] = set()
+    for entry in files:
+        name = name_in(folder, entry.path)
+        if name in names:
+            raise ValueError(f"file {name!r} is listed twice")
+        names.add(name)
 
 
-def _first_problem(error: ValueError) -> str:
+def first_problem(error: ValueError) -> str:
+    """What is wrong with a document, in a few words."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"

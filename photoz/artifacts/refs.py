@@ -11,6 +11,8 @@ FINGERPRINT_PATTERN = r"[0-9a-f]{16}"
 
 _REF = re.compile(rf"(?:(?P<kind>[a-z]+)/)?(?P<name>{NAME_PATTERN})(?:@(?P<version>latest|v[1-9][0-9]{{0,8}}))?")
 _MANIFEST_KEY = re.compile(rf"(?P<kind>[a-z]+)/(?P<name>{NAME_PATTERN})/v(?P<version>[1-9][0-9]{{0,8}})/manifest\.json")
+_AGAIN = re.compile(r"again-[0-9a-f]{16}/")
+CLAIMS, CLEARING = "parts/claims/", "parts/clearing/"  # below the data folder; see claims.py
 # One path inside a payload: folders allowed, nothing hidden, nothing that climbs out.
 _PAYLOAD_NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,4}[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
@@ -97,6 +99,19 @@ def manifest_ref(key: str) -> Ref | None:
 def data_prefix(kind: str, name: str, fingerprint: str) -> str:
     """Folder of one fingerprint's payload, receipts, stage and state."""
     return f"{kind}/{name}/data/{fingerprint}/"
+
+
+def again_name(name: str, sha256: str) -> str:
+    """Where a file goes whose own place is taken by other bytes; its name stays what it is."""
+    return f"again-{sha256[:16]}/{name}"
+
+
+def name_in(folder: str, key: str) -> str:
+    """The name of a file of a data folder; ValueError if its key is outside, or could hide or climb out."""
+    if not key.startswith(folder):
+        raise ValueError(f"file {key!r} is outside of {folder}")
+    relative = key.removeprefix(folder)
+    return check_payload_name(_AGAIN.sub("", relative, count=1) if _AGAIN.match(relative) else relative)
 
 
 def slice_receipt_name(index: int, count: int) -> str:

@@ -1,17 +1,16 @@
 """Looking after a store: verify, export, compare, remove, and find what nothing refers to."""
 
 import json
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from photoz import progress
 from photoz.artifacts.artifact import Artifact, check, copy, load, refs
-from photoz.artifacts.file_store import TEMPORARY
+from photoz.artifacts.claims import DEAD_AFTER_S, clear
+from photoz.artifacts.garbage import published_files
 from photoz.artifacts.manifest import canonical_json
-from photoz.artifacts.refs import KINDS, Ref, data_prefix, is_payload, manifest_key, removed_key
+from photoz.artifacts.refs import Ref, data_prefix, manifest_key, removed_key
 from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact
 
@@ -86,10 +85,11 @@ def users_of(store: Store, ref: Ref) -> list[Ref]:
     ]
 
 
-def remove(artifact: Artifact, force: bool = False) -> int:
+def remove(artifact: Artifact, force: bool = False) -> int | None:
     """Remove one version, and its payload unless another version shares it; returns the number of files deleted.
 
-    Raises Conflict while another artifact names it as input, unless forced. Its number is never used again.
+    None where a job is at work in the payload's folder: the files are then left to gc. Raises Conflict while another
+    artifact names this one as input, unless forced. Its number is never used again.
     """
     store, ref = artifact.store, artifact.ref
     users = users_of(store, ref)
@@ -97,87 +97,15 @@ def remove(artifact: Artifact, force: bool = False) -> int:
         raise Conflict(f"{ref}: is the input of {', '.join(map(str, users))}; remove those first, or use --force")
     store.create(removed_key(ref), canonical_json({"removed": str(ref), "payload_sha256": artifact.payload_sha256}))
     store.delete(manifest_key(ref))
-    if artifact.manifest.fingerprint in _fingerprints(store, ref.kind, ref.name):
-        return 0
-    doomed = [item.key for item in store.list(data_prefix(ref.kind, ref.name, artifact.manifest.fingerprint))]
-    for key in doomed:
-        store.delete(key)
-    return len(doomed)
+    fingerprint = artifact.manifest.fingerprint
 
+    def unneeded(items: Sequence[StoredObject]) -> list[str]:
+        # Looked up while no job can begin there: one that has published since needs the files.
+        shared = fingerprint in published_files(store, ref.kind, ref.name)
+        return [] if shared else [item.key for item in items]
 
-def _fingerprints(store: Store, kind: str, name: str) -> dict[str, set[str]]:
-    """Payload keys by fingerprint, over the published versions of one kind and name."""
-    found: dict[str, set[str]] = {}
-    for ref in refs(store, kind):
-        if ref.name == name:
-            manifest = load(store, ref).manifest
-            found.setdefault(manifest.fingerprint, set()).update(entry.path for entry in manifest.files)
-    return found
-
-
-_DEAD_WRITE = "temporary file of a write that died"
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """An object that no published version needs, and why."""
-
-    key: str
-    bytes: int
-    reason: str
-
-
-def garbage(store: Store, older_than_s: float) -> list[Garbage]:
-    """What `gc` may delete: leftovers of unfinished or dead jobs that nothing has touched for `older_than_s` seconds.
-
-    Payloads, receipts and manifests of published versions are never among them.
-    """
-    newest_allowed = time.time() - older_than_s
-    found: list[Garbage] = []
-    for kind in KINDS:
-        for name, objects in _by_name(store, kind).items():
-            published = _fingerprints(store, kind, name)
-            found += _dead_commits(objects, newest_allowed)
-            for fingerprint, items in _by_fingerprint(kind, name, objects).items():
-                # A draft is alive as long as any of its files is young: it is judged as a whole.
-                if max(item.modified for item in items) <= newest_allowed:
-                    found += _unneeded(data_prefix(kind, name, fingerprint), items, published.get(fingerprint))
-    return sorted(found, key=lambda item: item.key)
-
-
-def _by_name(store: Store, kind: str) -> dict[str, list[StoredObject]]:
-    names: dict[str, list[StoredObject]] = {}
-    for item in store.list(f"{kind}/"):
-        names.setdefault(item.key.split("/")[1], []).append(item)
-    return names
-
-
-def _dead_commits(objects: list[StoredObject], newest_allowed: float) -> Iterator[Garbage]:
-    """Temporary files beside manifests, outside of any data folder."""
-    for item in objects:
-        folder, _, file = item.key.rpartition("/")
-        if file.startswith(TEMPORARY) and "/data/" not in folder and item.modified <= newest_allowed:
-            yield Garbage(item.key, item.bytes, _DEAD_WRITE)
-
-
-def _by_fingerprint(kind: str, name: str, objects: list[StoredObject]) -> dict[str, list[StoredObject]]:
-    folders: dict[str, list[StoredObject]] = {}
-    start = f"{kind}/{name}/data/"
-    for item in objects:
-        if item.key.startswith(start):
-            folders.setdefault(item.key.removeprefix(start).split("/")[0], []).append(item)
-    return folders
-
-
-def _unneeded(prefix: str, items: list[StoredObject], payload: set[str] | None) -> Iterator[Garbage]:
-    for item in items:
-        relative = item.key.removeprefix(prefix)
-        if item.key.rpartition("/")[2].startswith(TEMPORARY):
-            yield Garbage(item.key, item.bytes, _DEAD_WRITE)
-        elif payload is None:
-            yield Garbage(item.key, item.bytes, "of a job that has not published")
-        elif item.key not in payload and (is_payload(relative) or relative.startswith(("stage/", "state/"))):
-            yield Garbage(item.key, item.bytes, "work in between, no longer needed")
+    cleared = clear(store, data_prefix(ref.kind, ref.name, fingerprint), unneeded, DEAD_AFTER_S)
+    return None if cleared is None else len(cleared)
 
 
 def listing(store: Store, kind: str | None = None) -> list[dict[str, Any]]:

@@ -40,6 +40,16 @@ class PagePlan:
         """Whether the pages hold every selected row."""
         return self.edges[-1] == HASH_RANGE
 
+    def encode(self) -> bytes:
+        """The plan as the slices share it."""
+        return json.dumps({"attrition": self.attrition, "edges": self.edges}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "PagePlan":
+        """Read it back."""
+        document = json.loads(data)
+        return cls([(cut, rows) for cut, rows in document["attrition"]], document["edges"])
+
     def pages(self) -> dict[str, tuple[int, int]]:
         """{name: (low, high)} of each page."""
         count = len(self.edges) - 1
@@ -52,14 +62,12 @@ def shared_plan(draft: Draft, server: SkyServer, query: SkyQuery, limit: int | N
     """The plan, made by the first slice that needs it. Raises BadInput if a cut leaves nothing."""
     stored = draft.load_state(_PLAN)
     if stored is not None:
-        document = json.loads(stored)
-        return PagePlan([(cut, rows) for cut, rows in document["attrition"]], document["edges"])
+        return PagePlan.decode(stored)
     attrition = Attrition()
     for cuts, name in enumerate([query.first_step, *(cut.name for cut in query.cuts)]):
         attrition.add(name, server.count(query.count_sql(cuts)))
     plan = PagePlan(attrition.steps, _edges(attrition.steps[-1][1], limit))
-    draft.save_state(_PLAN, json.dumps({"attrition": plan.attrition, "edges": plan.edges}).encode())
-    return plan
+    return PagePlan.decode(draft.agree(_PLAN, plan.encode()))
 
 
 def _edges(selected: int, limit: int | None) -> list[int]:
@@ -81,8 +89,7 @@ def fetch_pages(draft: Draft, server: SkyServer, query: SkyQuery, plan: PagePlan
             rows = fetch_page(server, query, *pages[name])
             file = draft.scratch / f"{name}.parquet"
             pq.write_table(rows, file, compression="zstd")
-            draft.put_stage(file.name, file)
-            draft.finish_piece(name, (), {"rows": rows.num_rows})
+            draft.finish_piece(name, facts={"rows": rows.num_rows}, staged=[draft.put_stage(file.name, file)])
             bar.advance()
 
 
@@ -94,7 +101,8 @@ def fetch_page(server: SkyServer, query: SkyQuery, low: int, high: int) -> pa.Ta
 
 def join_pages(draft: Draft, plan: PagePlan) -> pa.Table:
     """The rows of all pages of all slices. Raises PhotozError if they are not as many as the survey counted."""
-    parts = [pq.read_table(pa.BufferReader(draft.stage(f"{name}.parquet"))) for name in plan.pages()]
+    pages = [entry for receipt in draft.receipts() for entry in receipt.staged]
+    parts = [pq.read_table(pa.BufferReader(draft.stage(entry))) for entry in pages]
     rows = pa.concat_tables(parts)
     if plan.complete and rows.num_rows != plan.selected:
         raise PhotozError(

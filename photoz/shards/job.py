@@ -18,7 +18,7 @@ from photoz.runtime import check_stop
 from photoz.shards.plan import PlannedShard, member_keys, plan_shards
 from photoz.shards.settings import ShardSettings
 from photoz.shards.sources import ImageSource, Origin, decide_origin, open_images
-from photoz.shards.write import FAILURE_SCHEMA, ShardWriter, encode, failures_stage
+from photoz.shards.write import FAILURE_SCHEMA, ShardWriter, encode
 from photoz.survey import EMBEDDED
 
 log = logging.getLogger("photoz.shards")
@@ -96,9 +96,7 @@ def _publish(draft: Draft, origin: Origin, galaxies: pa.Table) -> Outcome:
 
 def _merge_failures(draft: Draft, receipts: list[PieceReceipt]) -> pa.Table:
     tables = [
-        pq.read_table(io.BytesIO(draft.stage(failures_stage(receipt.piece))))
-        for receipt in receipts
-        if receipt.facts["failures"]
+        pq.read_table(io.BytesIO(draft.stage(entry))) for receipt in receipts for entry in receipt.staged
     ]
     return pa.concat_tables([FAILURE_SCHEMA.empty_table(), *tables]).sort_by("object_id")
 

@@ -63,9 +63,10 @@ class ShardWriter:
         samples, failures = len(written.kept), len(written.failed)
         if samples + failures != galaxies.num_rows:
             raise PhotozError(f"{shard}: {samples} samples and {failures} failures of {galaxies.num_rows} galaxies")
+        staged = []
         if failures:
             without = _failures(_take(galaxies, written.failed), written.faults)
-            self.draft.put_stage(failures_stage(shard), encode(without))
+            staged.append(self.draft.put_stage(f"failures/{shard}.parquet", encode(without)))
         index = encode(_index(_take(galaxies, written.kept), written))
         files = [
             self.draft.put(tar_name(shard), path, rows=samples),
@@ -73,7 +74,7 @@ class ShardWriter:
         ]
         path.unlink()
         facts = {"samples": samples, "failures": failures, "image": self.image.to_summary()}
-        self.draft.finish_piece(shard, files, facts)
+        self.draft.finish_piece(shard, files, facts, staged)
 
     def _fill(self, tar: ShardTar, galaxies: pa.Table) -> _Written:
         written = _Written()
@@ -94,11 +95,6 @@ class ShardWriter:
         about = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
         offset = tar.add(f"{key}.{self.image.format}", stamp)
         return key, offset, len(stamp), tar.add(f"{key}.json", about), len(about)
-
-
-def failures_stage(shard: str) -> str:
-    """Intermediate file with a shard's failures; merged into one table at the end."""
-    return f"failures/{shard}.parquet"
 
 
 def encode(table: pa.Table) -> bytes:
