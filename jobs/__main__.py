@@ -1,7 +1,5 @@
 """Entry point of photoz-job, also as `python -m jobs`."""
 
-import sys
-
 from photoz import runtime
 
 
@@ -10,9 +8,9 @@ def main() -> None:
     # Before the imports below, which take a second or two: a stop signal must not fall into them.
     runtime.install_stop_handlers()
     from jobs.app import app
-    from jobs.session import exit_code_of
+    from jobs.session import exit_code_of, leave
 
-    sys.exit(exit_code_of(lambda: app(standalone_mode=False)))
+    leave(exit_code_of(lambda: app(standalone_mode=False)))
 
 
 if __name__ == "__main__":

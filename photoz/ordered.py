@@ -7,7 +7,7 @@ from concurrent.futures import TimeoutError as NotYet
 from itertools import islice
 from typing import TypeVar
 
-from photoz.runtime import check_stop
+from photoz.runtime import check_stop, stop_requested
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,21 +25,25 @@ def in_order(
     """Yield `work(item)` for each item in order, at most `ahead` (default 4 a thread) begun but not yet taken.
 
     Raises what `work` raises, and Preempted as soon as a stop is asked for. However it ends, `cancel` is called
-    before the threads are waited for, so that it can cut short work in hand.
+    before the threads are waited for, so that it can cut short work in hand; after a stop or Ctrl-C nobody waits.
     """
     stream = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    hurried = False
+    try:
         waiting = deque(pool.submit(work, item) for item in islice(stream, ahead or 4 * threads))
-        try:
-            while waiting:
-                result = _await(waiting[0])
-                waiting.popleft()
-                waiting.extend(pool.submit(work, item) for item in islice(stream, 1))
-                yield result
-        finally:
-            if cancel:
-                cancel()
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            result = _await(waiting[0])
+            waiting.popleft()
+            waiting.extend(pool.submit(work, item) for item in islice(stream, 1))
+            yield result
+    except KeyboardInterrupt:
+        hurried = True
+        raise
+    finally:
+        if cancel:
+            cancel()
+        pool.shutdown(wait=not (hurried or stop_requested()), cancel_futures=True)
 
 
 def _await(future: Future[Result]) -> Result:

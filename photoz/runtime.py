@@ -2,15 +2,18 @@
 
 import os
 import re
+import select
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from photoz.errors import BadInput, Preempted
+from photoz.errors import BadInput, ExitCode, Preempted
 
 T = TypeVar("T")
 
@@ -172,13 +175,35 @@ def _cgroup_quota() -> int | None:
     return -(-int(quota) // int(period))
 
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+GRACE_S = 20.0  # Kubernetes and Slurm kill 30 s after their signal; leaving takes a moment, too
 _stop_signal: list[int] = []
 
 
-def install_stop_handlers() -> None:
-    """Make SIGTERM (Kubernetes, Slurm) and SIGUSR1 (Slurm's warning) ask for a stop at the next safe point."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+def install_stop_handlers(grace_s: float = GRACE_S) -> None:
+    """Make SIGTERM (Kubernetes, Slurm) and SIGUSR1 (Slurm's warning) ask for a stop at the next safe point.
+
+    A process that has come to none within `grace_s` is ended there and then, with the same exit code: what is being
+    written at any moment is either whole or not to be seen. Only for a process of its own, from its main thread.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    # The interpreter writes each signal's number here at once, even while the main thread is inside a C call.
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in STOP_SIGNALS:
         signal.signal(number, _note_stop)
+    threading.Thread(target=_watch, args=(reading, grace_s), daemon=True, name="stop watch").start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see stop_signals_held
+
+
+@contextmanager
+def stop_signals_held() -> Iterator[None]:
+    """Keep stop signals waiting while the block starts processes; one gets its own when it installs its handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note_stop(number: int, _frame: FrameType | None) -> None:
@@ -186,13 +211,38 @@ def _note_stop(number: int, _frame: FrameType | None) -> None:
     _stop_signal.append(number)
 
 
+def _watch(pipe: int, grace_s: float) -> None:
+    """Wait for a stop signal; where the process is still there `grace_s` later, say so and end it."""
+    while True:
+        for number in os.read(pipe, 64):
+            # A server that has put its own handler in place of ours leaves in its own way.
+            if number in STOP_SIGNALS and signal.getsignal(number) is _note_stop:
+                _stop_signal.append(number)  # the main thread's handler may be a long C call away
+                time.sleep(grace_s)
+                _end_now(f"{_stopped_by()} while busy for {grace_s:g} s; {_GO_ON}")
+
+
+def _end_now(message: str) -> None:
+    # Not through sys.stderr: the main thread may hold its lock, blocked by a pipe that nobody empties.
+    with suppress(OSError, ValueError):
+        if select.select([], [2], [], 1.0)[1]:
+            os.write(2, f"photoz-job: error: {message}\n".encode())
+    os._exit(ExitCode.PREEMPTED)
+
+
 def stop_requested() -> bool:
     """Whether the scheduler has asked this process to stop."""
     return bool(_stop_signal)
 
 
+_GO_ON = "finished pieces are kept: run the same command to go on"
+
+
 def check_stop() -> None:
     """Raise Preempted if a stop was asked for; call it between pieces, where nothing is half done."""
     if _stop_signal:
-        name = signal.Signals(_stop_signal[0]).name
-        raise Preempted(f"stopped by {name}; finished pieces are kept: run the same command to go on")
+        raise Preempted(f"{_stopped_by()}; {_GO_ON}")
+
+
+def _stopped_by() -> str:
+    return f"stopped by {signal.Signals(_stop_signal[0]).name}"

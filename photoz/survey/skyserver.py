@@ -15,6 +15,7 @@ from astroquery.sdss import SDSSClass, conf
 
 import photoz
 from photoz.errors import BadInput, PhotozError, TryAgain
+from photoz.ordered import in_order
 from photoz.runtime import check_stop
 from photoz.survey import Survey
 from photoz.survey.sql_reply import RefusedQuery, SlowQuery, TransientReply, parse_reply, refuse_error
@@ -109,7 +110,9 @@ class SkyServer:
         while True:
             self._pace()
             try:
-                table = parse_reply(self._get(sql), schema, ROW_LIMIT)
+                # In a thread: a query may take ten minutes, a stop has to be obeyed in seconds.
+                (body,) = in_order(self._get, [sql], threads=1)
+                table = parse_reply(body, schema, ROW_LIMIT)
                 check(table)
                 return table
             except (_Busy, TransientReply) as error:
