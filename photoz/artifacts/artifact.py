@@ -4,20 +4,22 @@ import fnmatch
 import hashlib
 import logging
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from photoz import runtime
+from photoz.artifacts.cache import Cache
 from photoz.artifacts.manifest import FileEntry, Manifest, sha256_hex
-from photoz.artifacts.refs import Ref, artifact_prefix, manifest_key, manifest_ref
-from photoz.artifacts.store import NoSuchKey, Store
-from photoz.errors import BadFormat, BadInput, MissingArtifact, TryAgain
+from photoz.artifacts.refs import Ref, artifact_prefix, manifest_key, manifest_ref, removed_key
+from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, Store
+from photoz.errors import BadFormat, BadInput, MissingArtifact, PhotozError, TryAgain
 
 log = logging.getLogger("photoz.artifacts")
 
@@ -59,54 +61,76 @@ class Artifact:
 
     def entry(self, name: str) -> FileEntry:
         """The file called `name`; BadFormat if the artifact lacks it."""
-        for entry in self.entries:
-            if entry.name == name:
-                return entry
-        raise BadFormat(f"{self.ref}: has no file {name!r}; it was made by another program or version")
+        found = self._by_name.get(name)
+        if found is None:
+            raise BadFormat(f"{self.ref}: has no file {name!r}; it was made by another program or version")
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, FileEntry]:
+        return {entry.name: entry for entry in self.entries}
 
     def read(self, name: str) -> bytes:
-        """A small file's bytes, checked; BadFormat if it is missing or altered."""
-        return self.local(name).read_bytes()
+        """A small file's bytes, checked; BadFormat if it is missing, altered, or no small file."""
+        size = self.entry(name).bytes
+        if size > SMALL_BYTES:
+            raise BadFormat(f"{self.ref}: {name} has {size} bytes; expected a small file, at most {SMALL_BYTES}")
+        with self.local(name) as path:
+            return path.read_bytes()
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A Parquet file as an Arrow table, all columns or some; BadFormat if it is no Parquet file."""
+        """A Parquet file as an Arrow table, all columns or some; BadFormat if it is none, or has other rows."""
+        with self.parquet(name) as file:
+            return file.read(columns=list(columns) if columns is not None else None)
+
+    @contextmanager
+    def parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """A Parquet file, to be read in pieces; BadFormat if it is none, or has other rows than the manifest says."""
+        expected = self.entry(name).rows
         try:
-            return pq.read_table(self.local(name), columns=list(columns) if columns is not None else None)
+            with self.local(name) as path, pq.ParquetFile(path) as file:
+                if expected is not None and file.metadata.num_rows != expected:
+                    rows = f"{file.metadata.num_rows} rows, the manifest says {expected}"
+                    raise BadFormat(f"{self.ref}: {name}: {rows}; make it again")
+                yield file
         except pa.ArrowInvalid as error:
             raise BadFormat(f"{self.ref}: {name}: {str(error).splitlines()[0]}") from None
 
-    def local(self, name: str) -> Path:
-        """A local file with the entry's bytes, checked: the store's own file, or a copy in the cache.
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A local file with the entry's bytes, checked, while the block lasts: the store's own, or one in the cache.
 
         Raises BadFormat for a missing or altered file, TryAgain for a download that comes out wrong twice.
         """
         entry = self.entry(name)
         own = self.store.local_path(entry.path)
-        if own is not None:
-            problem = problem_with(entry, own)
-            if problem:
-                raise BadFormat(f"{self.ref}: {entry.path}: {problem}; restore it from a copy, or make a new version")
-            return own
-        return self._cached(entry)
+        if own is None:
+            key = f"objects/{entry.sha256[:2]}/{entry.sha256}"
+            check = partial(problem_with, entry)
+            with Cache().holding(key, entry.bytes, partial(self._fetch, entry), check) as file:
+                yield Path(file.name)
+            return
+        problem = problem_with(entry, own)
+        if problem:
+            raise self.unreadable(entry, problem)
+        yield own
 
-    def _cached(self, entry: FileEntry) -> Path:
-        cached = runtime.cache_folder() / "objects" / entry.sha256[:2] / entry.sha256
-        if cached.is_file() and problem_with(entry, cached) is None:
-            return cached
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        problem: str | None = None
-        for _ in range(2):
-            arriving = cached.with_name(f".tmp-{uuid.uuid4().hex}")
-            try:
-                problem = copy(self.store, entry, arriving)
-                if problem is None:
-                    arriving.replace(cached)
-                    return cached
-            except NoSuchKey:
-                raise BadFormat(f"{self.ref}: {entry.path}: the file is missing from the store") from None
-            finally:
-                arriving.unlink(missing_ok=True)
-        raise TryAgain(
+    def _fetch(self, entry: FileEntry, file: BinaryIO) -> None:
+        try:
+            problem = _copied(self.store, entry, file)
+        except NoSuchKey:
+            raise BadFormat(f"{self.ref}: {entry.path}: the file is missing from the store") from None
+        if problem:
+            raise self.unreadable(entry, problem)
+
+    def unreadable(self, entry: FileEntry, problem: str) -> PhotozError:
+        """The error for a file that `copy` or `check` finds wrong.
+
+        TryAgain for a remote store, where the file has been read twice, BadFormat for a folder: it stays as it is.
+        """
+        if self.store.local_path(entry.path) is not None:
+            return BadFormat(f"{self.ref}: {entry.path}: {problem}; restore it from a copy, or make a new version")
+        return TryAgain(
             f"{self.ref}: {entry.path}: {problem}, twice; `photoz-job artifacts verify {self.ref}` tells more"
         )
 
@@ -123,27 +147,42 @@ class Artifact:
 
 
 def copy(store: Store, entry: FileEntry, path: Path) -> str | None:
-    """Write the entry's bytes to `path` and return what is wrong with them; None if nothing is. NoSuchKey if gone."""
+    """Write the entry's bytes to `path` and return what is wrong with them; None if nothing is. NoSuchKey if gone.
+
+    Bytes from a remote store that are wrong are fetched once more.
+    """
     with path.open("wb") as file:
-        return _problem(entry, store, file.write)
+        return _copied(store, entry, file)
 
 
 def check(store: Store, entry: FileEntry) -> str | None:
-    """What is wrong with the entry's bytes in the store; None if nothing is."""
+    """What is wrong with the entry's bytes in the store, looked at twice where it is remote; None if nothing is."""
     try:
-        return _problem(entry, store, lambda part: None)
+        return _copied(store, entry, None)
     except NoSuchKey:
         return "missing"
 
 
-def _problem(entry: FileEntry, store: Store, take: Callable[[memoryview], object]) -> str | None:
+def _copied(store: Store, entry: FileEntry, file: BinaryIO | None) -> str | None:
+    problem = _problem(store, entry, file)
+    if problem and store.local_path(entry.path) is None:
+        log.warning("%s: %s: %s; fetched again", store.url, entry.path, problem)
+        problem = _problem(store, entry, file)
+    return problem
+
+
+def _problem(store: Store, entry: FileEntry, file: BinaryIO | None) -> str | None:
     digest, size = hashlib.sha256(), 0
+    if file:
+        file.seek(0)
     for part in store.stream(entry.path):
+        runtime.check_stop()
         size += len(part)
         if size > entry.bytes:
             return f"more bytes than the {entry.bytes} that the manifest says"
         digest.update(part)
-        take(part)
+        if file:
+            file.write(part)
     if size != entry.bytes:
         return f"{size} bytes, the manifest says {entry.bytes}"
     return None if digest.hexdigest() == entry.sha256 else "its bytes are not those in the manifest (sha256 differs)"
@@ -165,14 +204,22 @@ def problem_with(entry: FileEntry, path: Path) -> str | None:
 
 
 def versions(store: Store, ref: Ref) -> tuple[list[int], list[int]]:
-    """(published, removed) version numbers of a kind and name, ascending."""
-    published: list[int] = []
-    removed: list[int] = []
+    """(published, removed) version numbers of a kind and name, ascending.
+
+    A manifest under a removed number is that of a writer which came too late, and will be taken back.
+    """
+    published: set[int] = set()
+    removed: set[int] = set()
     for item in store.list(artifact_prefix(ref) + "v"):
         found = manifest_ref(item.key)
         if found and found.version:
-            (removed if item.key.endswith("removed.json") else published).append(found.version)
-    return sorted(set(published)), sorted(set(removed))
+            (removed if item.key == removed_key(found) else published).add(found.version)
+    return sorted(published - removed), sorted(removed)
+
+
+def is_removed(store: Store, ref: Ref) -> bool:
+    """Whether that version has been removed."""
+    return any(item.key == removed_key(ref) for item in store.list(removed_key(ref)))
 
 
 def load(store: Store, ref: Ref, wait_s: float = 0) -> Artifact:
@@ -197,11 +244,19 @@ def load(store: Store, ref: Ref, wait_s: float = 0) -> Artifact:
 
 
 def _load_now(store: Store, ref: Ref) -> Artifact | None:
-    if ref.version is None:
+    if ref.version is not None:
+        return _load_version(store, ref)
+    while True:
         published, _ = versions(store, ref)
         if not published:
             return None
-        ref = ref.at(published[-1])
+        found = _load_version(store, ref.at(published[-1]))
+        # One that was removed since the listing is in no later one.
+        if found:
+            return found
+
+
+def _load_version(store: Store, ref: Ref) -> Artifact | None:
     try:
         data = store.get(manifest_key(ref))
     except NoSuchKey:
@@ -221,10 +276,11 @@ def _missing(store: Store, ref: Ref, wait_s: float) -> str:
 
 def refs(store: Store, kind: str | None = None) -> Iterator[Ref]:
     """Every published version in the store, of one kind or all, sorted."""
-    found = [
-        manifest_ref(item.key) for item in store.list(f"{kind}/" if kind else "") if item.key.endswith("/manifest.json")
-    ]
-    yield from sorted((ref for ref in found if ref), key=lambda ref: (ref.kind, ref.name, ref.version or 0))
+    listed = (item.key for item in store.list(f"{kind}/" if kind else ""))
+    keys = {key for key in listed if key.endswith(("/manifest.json", "/removed.json"))}
+    found = (manifest_ref(key) for key in keys if key.endswith("/manifest.json"))
+    there = [ref for ref in found if ref and removed_key(ref) not in keys]
+    yield from sorted(there, key=lambda ref: (ref.kind, ref.name, ref.version or 0))
 
 
 def parse_duration(text: str) -> float:

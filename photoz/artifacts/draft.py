@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from photoz.artifacts.artifact import Artifact, check, load, versions
+from photoz.artifacts.artifact import Artifact, check, is_removed, load, versions
 from photoz.artifacts.claims import Claim
 from photoz.artifacts.manifest import (
     FileEntry,
@@ -313,8 +313,12 @@ class Draft:
                 files=tuple(files[name] for name in sorted(files)),
                 summary=json.loads(canonical_json(summary)),
             )
-            if self._store.create(manifest_key(self._ref.at(manifest.version)), manifest.encode()):
-                return self._outcome("created", manifest)
+            ref = self._ref.at(manifest.version)
+            if self._store.create(manifest_key(ref), manifest.encode()):
+                if not is_removed(self._store, ref):
+                    return self._outcome("created", manifest)
+                # Since the listing, that number was published by another and removed: it stays theirs.
+                self._store.delete(manifest_key(ref))
 
     def _check_complete(self, files: dict[str, FileEntry]) -> None:
         """Raises MissingArtifact if a file has gone since its receipt was written."""
