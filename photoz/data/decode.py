@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadFormat
+from photoz.jpeg import jpeg_header
 from photoz.runtime import usable_cores
 
 COLOURS = {1: "GRAY", 3: "RGB"}
@@ -24,6 +26,23 @@ class Members:
     keys: Sequence[str]
     offsets: Sequence[int]
     lengths: Sequence[int]
+
+    @classmethod
+    def of(cls, shard: str, index: pa.Table, tar_bytes: int) -> "Members":
+        """From a shard's index. Raises BadFormat unless every member has a key of its own and lies inside the tar."""
+        for name, is_right in (("key", pa.types.is_string), *((n, pa.types.is_integer) for n in ("offset", "length"))):
+            column = index[name]
+            if column.null_count or not is_right(column.type):
+                raise BadFormat(f"{shard}: column {name} of its index holds {column.type}, some null; verify it")
+        keys, offsets, lengths = (index[name].to_pylist() for name in ("key", "offset", "length"))
+        if len(set(keys)) != len(keys):
+            raise BadFormat(f"{shard}: its index has a key twice; verify it")
+        for key, offset, length in zip(keys, offsets, lengths, strict=True):
+            if offset < 0 or length < 0 or offset + length > tar_bytes:
+                raise BadFormat(
+                    f"{shard}: {key}: {length} bytes from {offset} are not inside its tar of {tar_bytes}; verify it"
+                )
+        return cls(shard, keys, offsets, lengths)
 
 
 def stored_shape(image: ImageFormat) -> tuple[int, int, int]:
@@ -56,9 +75,11 @@ def decode_members(tar: bytes, members: Members, image: ImageFormat, out: NDArra
 
 def _decode_into(member: memoryview, image: ImageFormat, out: NDArray[np.generic]) -> None:
     if image.format == "jpg":
-        decoded = simplejpeg.decode_jpeg(member, COLOURS[image.channels], buffer=out)
-        if decoded.shape != out.shape:
-            raise ValueError(f"image of {decoded.shape}, expected {out.shape} (rows, columns, channels)")
+        # The header first: what follows is decoded straight into memory meant for a picture of this size.
+        height, width, _ = jpeg_header(bytes(member))
+        if (height, width) != out.shape[:2]:
+            raise ValueError(f"image of {width}x{height} px, expected {out.shape[1]}x{out.shape[0]}")
+        simplejpeg.decode_jpeg(member, COLOURS[image.channels], buffer=out)
         return
     header = image.npy_header()
     if member[: len(header)] != header or len(member) != len(header) + image.image_bytes:

@@ -3,7 +3,7 @@
 Letters in names of arrays: b image, c channel, h row, w column.
 """
 
-from collections.abc import Mapping
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from photoz.errors import BadFormat
 
 FAILURES = "failures.parquet"
 ALL = "all"  # the split of galaxies that have none, and the word for every shard there is
+MOST_VALUES = 2**26  # of one image, as 8192 x 8192: more is no stamp of a galaxy
 DTYPES = {"uint8": "|u1", "int16": "<i2", "float32": "<f4"}
 
 MEMBER_COLUMNS = ("key", "offset", "length", "json_offset", "json_length")
@@ -77,12 +78,30 @@ class ImageFormat:
         return asdict(self) | {"bands": list(self.bands)}
 
     @classmethod
-    def from_summary(cls, found: Mapping[str, Any]) -> "ImageFormat":
-        """Read it back; BadFormat if a field is missing or its value is unknown."""
+    def from_summary(cls, found: Any) -> "ImageFormat":
+        """Read it back; BadFormat if a field is missing or can't be, before any memory is taken for it."""
         try:
             image = cls(**{**found, "bands": tuple(found["bands"])})
         except (KeyError, TypeError) as error:
             raise BadFormat(f"summary.image of a shards artifact: {error}; it was made by another format") from None
-        if image.format not in ("jpg", "npy") or image.dtype not in DTYPES:
-            raise BadFormat(f"summary.image: format {image.format!r} of {image.dtype!r}; expected jpg or npy")
+        problem = image._problem()
+        if problem:
+            raise BadFormat(f"summary.image of a shards artifact: {problem}; make the shards again")
         return image
+
+    def _problem(self) -> str | None:
+        """What can't be, if anything."""
+        if self.format not in ("jpg", "npy") or self.dtype not in tuple(DTYPES):
+            return f"format {self.format!r} of {self.dtype!r}, expected jpg or npy of {', '.join(DTYPES)}"
+        if not all(type(size) is int and 1 <= size <= MOST_VALUES for size in self.shape):
+            return f"shape {str(self.shape)[:60]}, expected channels, height and width from 1 to {MOST_VALUES}"
+        if self.channels * self.height * self.width > MOST_VALUES:
+            return f"shape {self.shape} has more than {MOST_VALUES} values"
+        if self.format == "jpg" and (self.channels not in (1, 3) or self.dtype != "uint8"):
+            return f"jpg of {self.channels} channels of {self.dtype}, expected 1 or 3 of uint8"
+        if not isinstance(self.source, str) or not all(isinstance(band, str) for band in self.bands):
+            return f"source {self.source!r} and bands {str(self.bands)[:60]}, expected text"
+        scale = self.scale_arcsec_per_px
+        if scale is not None and not (type(scale) in (int, float) and 0 < scale < math.inf):
+            return f"scale_arcsec_per_px {str(scale)[:60]!r}, expected a number above 0"
+        return None

@@ -16,6 +16,8 @@ from photoz.errors import BadFormat, BadInput
 from photoz.ordered import in_order
 from photoz.runtime import check_stop
 
+TAR_BLOCK = 512
+MOST_SHARD_BYTES = 2**35  # of one shard's decoded images
 _INDEX_READERS = 8  # small files from an object store: latency, not work
 
 
@@ -33,7 +35,7 @@ class ShardSet:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.image = ImageFormat.from_summary(artifact.summary["image"])
+        self.image = ImageFormat.from_summary(artifact.summary.get("image"))
         self._shards = [name.removesuffix(".tar") for name in artifact.names("*.tar")]
         self.splits: tuple[str, ...] = tuple(sorted({split_of(name) for name in self._shards}))
 
@@ -49,6 +51,13 @@ class ShardSet:
         rows = self.artifact.entry(index_name(shard)).rows
         if rows is None:
             raise BadFormat(f"{self.artifact.ref}: {index_name(shard)} has no row count in the manifest")
+        # Memory is taken for as many images as this says: a tar can hold no more than one in three of its blocks.
+        tar_bytes = self.artifact.entry(tar_name(shard)).bytes
+        if rows > tar_bytes // (3 * TAR_BLOCK) or rows * self.image.image_bytes > MOST_SHARD_BYTES:
+            raise BadFormat(
+                f"{self.artifact.ref}: {rows} images of {self.image.image_bytes} bytes can't come from "
+                f"{tar_name(shard)} of {tar_bytes}; make the shards again, in smaller ones"
+            )
         return rows
 
     def table(self, split: str = ALL, columns: Sequence[str] | None = None) -> pa.Table:
@@ -65,11 +74,12 @@ class ShardSet:
 
     def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
         """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
-        index = self.artifact.table(index_name(shard), ["key", "offset", "length"]).to_pydict()
-        if len(index["key"]) != len(out):
-            raise BadFormat(f"{self.artifact.ref}: {index_name(shard)} has {len(index['key'])} rows, not {len(out)}")
-        members = Members(shard, index["key"], index["offset"], index["length"])
-        decode_members(self.artifact.local(tar_name(shard)).read_bytes(), members, self.image, out)
+        index = self.artifact.table(index_name(shard), ["key", "offset", "length"])
+        if len(index) != len(out):
+            raise BadFormat(f"{self.artifact.ref}: {index_name(shard)} has {len(index)} rows, not {len(out)}")
+        with self.artifact.local(tar_name(shard)) as path:
+            tar = path.read_bytes()
+        decode_members(tar, Members.of(f"{self.artifact.ref}: {shard}", index, len(tar)), self.image, out)
 
     def load(self, split: str) -> ImageSet:
         """Decode a whole split once: into memory, or a cache file where it is too large (see place_images)."""

@@ -4,6 +4,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from photoz.jpeg import jpeg_header
+
 JPEG_START = b"\xff\xd8\xff"
 MAX_PIXELS = 2**26  # 8192 x 8192: more is a decompression bomb, not a galaxy
 # Off the footprint, or when its database fails, SkyServer answers with a message, white on black. Of 1,499 of its
@@ -40,8 +42,8 @@ def jpeg_shape(data: bytes) -> tuple[int, int, int]:
         start = " ".join(data[:60].decode("latin-1").split())
         raise NoCutout("not_an_image", f"{len(data)} bytes that start with {start!r}")
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except (ValueError, KeyError) as error:  # KeyError: a chroma subsampling that simplejpeg has no name for
+        height, width, colours = jpeg_header(data)
+    except ValueError as error:
         raise NoCutout("corrupt", f"JPEG header: {error}") from None
     channels = {"Gray": 1, "YCbCr": 3, "RGB": 3}.get(colours)
     if channels is None:

@@ -1,0 +1,17 @@
+"""What a JPEG says of itself, read before it is decoded."""
+
+import simplejpeg
+
+MOST_SCANS = 100  # usual are 1 to 10; each costs as much time as a whole picture, and may take only a few bytes
+_SCAN = b"\xff\xda"  # never part of the coded pixels
+
+
+def jpeg_header(data: bytes) -> tuple[int, int, str]:
+    """(height, width, colour space) of a JPEG. Raises ValueError if it has no whole header, or far too many scans."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except KeyError as error:  # a chroma subsampling that simplejpeg has no name for
+        raise ValueError(f"unknown chroma subsampling {error}") from None
+    if data.count(_SCAN) > MOST_SCANS:
+        raise ValueError(f"more than {MOST_SCANS} scans")
+    return height, width, colours
