@@ -94,9 +94,16 @@ def flat_jpeg(size_px: int, words: bool = False) -> bytes:
     return sink.getvalue()
 
 
+def own_path(artifact: Artifact, name: str) -> Path:
+    """The file in the store's folder."""
+    path = artifact.store.local_path(artifact.entry(name).path)
+    assert path is not None
+    return path
+
+
 def webdataset_samples(shards: Artifact, pattern: str = "*.tar") -> list[dict[str, Any]]:
     """Every sample of some shards as plain webdataset reads them."""
-    urls = [str(shards.local(name)) for name in shards.names(pattern)]
+    urls = [str(own_path(shards, name)) for name in shards.names(pattern)]
     with warnings.catch_warnings():
         # It leaves the files that it opens for the garbage collector to close.
         warnings.simplefilter("ignore", ResourceWarning)

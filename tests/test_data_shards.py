@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from photoz.artifacts import Artifact, Ref, load, open_store
+from photoz.artifacts import Artifact, Ref, cache, load, open_store
 from photoz.data import ShardSet, image_set, open_shards
 from photoz.data.batches import to_device
 from photoz.data.memory import available_bytes
 from photoz.errors import BadFormat, BadInput, TryAgain
 from photoz.runtime import World, cache_folder
 from photoz.shards import ShardSettings
-from tests.shards_support import files_table, make_shards, save_catalog, write_jpegs
+from tests.shards_support import files_table, make_shards, own_path, save_catalog, write_jpegs
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_another_kind_of_artifact_is_bad_input(jpegs: Artifact) -> None:
 
 def test_tables_are_read_without_the_tars(jpegs: Artifact) -> None:
     for name in jpegs.names("*.tar"):
-        jpegs.local(name).unlink()
+        own_path(jpegs, name).unlink()
     shards = open_shards(jpegs)
     table = shards.table("train")
     assert table.num_rows == 30
@@ -103,7 +103,7 @@ def test_a_split_is_the_same_in_memory_and_in_the_cache_file(jpegs: Artifact, mo
     assert not (cache_folder() / "decoded").exists()
     monkeypatch.setattr(image_set, "available_bytes", lambda: 1000)
     mapped = shards.load("train")
-    assert isinstance(mapped.stored.base, np.memmap) or isinstance(mapped.stored, np.memmap)
+    assert isinstance(mapped.stored, np.memmap)
     assert same(held, mapped)
     with pytest.raises(ValueError, match="read-only"):
         mapped.stored[0] = 0
@@ -136,6 +136,7 @@ def test_the_cache_file_is_decoded_once_and_again_if_it_is_damaged(
     data = bytearray(raw.read_bytes())
     data[1000] ^= 1
     raw.write_bytes(data)
+    cache._checked.clear()  # as another process finds it
     assert np.array_equal(shards.load("train").images_bchw, before)
     assert len(decoded) == 6
 
@@ -147,7 +148,7 @@ def test_a_cache_disk_that_is_too_small_is_said_before_anything_is_decoded(
     class Usage:
         free = 100
 
-    monkeypatch.setattr(image_set.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr("photoz.artifacts.cache.shutil.disk_usage", lambda path: Usage)
     with pytest.raises(TryAgain, match="PHOTOZ_CACHE"):
         open_shards(jpegs).load("train")
 
@@ -173,7 +174,7 @@ def test_two_processes_at_once_get_the_same_whole_cache_file(jpegs: Artifact) ->
 
 
 def test_a_tar_that_does_not_match_its_digest_is_refused(jpegs: Artifact) -> None:
-    path = jpegs.local("val-000000.tar")
+    path = own_path(jpegs, "val-000000.tar")
     data = bytearray(path.read_bytes())
     data[700] ^= 1
     path.write_bytes(data)
@@ -193,7 +194,7 @@ def test_images_of_a_format_that_is_not_known_are_refused(jpegs: Artifact, field
 def test_an_index_that_does_not_fit_its_images_is_refused(jpegs: Artifact) -> None:
     shards = open_shards(jpegs)
     jpegs.summary["image"]["height"] = 65
-    with pytest.raises(BadFormat, match=r"test-000000: .*\.jpg: image of \(64, 64, 3\)|buffer"):
+    with pytest.raises(BadFormat, match=r"test-000000: .*\.jpg: image of 64x64 px, expected 64x65"):
         open_shards(jpegs).read_shard("test-000000")
     with pytest.raises(BadFormat, match="has 10 rows, not 3"):
         shards.read_images("test-000000", np.empty((3, 64, 64, 3), np.uint8))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from PIL import Image
@@ -94,7 +93,7 @@ def test_ids_of_64_bits_stay_exact(folder: Path) -> None:
 def test_the_index_points_at_each_member_and_carries_the_catalogue_s_columns(folder: Path) -> None:
     shards = shards_of(folder, write_jpegs(folder, 25))
     for name in shards.names("*.index.parquet"):
-        tar = shards.local(name.replace(".index.parquet", ".tar")).read_bytes()
+        tar = shards.read(name.replace(".index.parquet", ".tar"))
         index = shards.table(name)
         assert "image" not in index.column_names and "z_spec" in index.column_names
         for row in index.to_pylist():
@@ -311,6 +310,6 @@ def test_a_shard_that_loses_all_its_galaxies_is_left_empty(folder: Path) -> None
 
 def test_failures_parquet_is_there_even_when_empty(folder: Path) -> None:
     shards = shards_of(folder, write_jpegs(folder, 5))
-    table = pq.read_table(shards.local("failures.parquet"))
+    table = shards.table("failures.parquet")
     assert table.num_rows == 0
     assert table.column_names == ["object_id", "ra", "dec", "split", "reason", "detail"]

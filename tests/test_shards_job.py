@@ -104,7 +104,7 @@ def test_cutouts_of_a_survey_become_shards(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (shards.summary["survey"], shards.summary["simulated"]) == ("embedded", True)
     assert set(shards.table("failures.parquet")["reason"].to_pylist()) == {"blank"}
-    tar = shards.local("val-000000.tar").read_bytes()
+    tar = shards.read("val-000000.tar")
     for row in shards.table("val-000000.index.parquet").to_pylist():
         assert good(row["ra"]).endswith(tar[row["offset"] : row["offset"] + row["length"]])
 

@@ -1,29 +1,26 @@
 """A whole split, decoded once: in memory where it fits, else in a file that all processes of the machine share."""
 
-import fcntl
 import hashlib
-import json
 import logging
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from photoz.artifacts.cache import Cache
 from photoz.data.decode import as_bchw
 from photoz.data.layout import ImageFormat
 from photoz.data.memory import available_bytes
-from photoz.errors import TryAgain
 from photoz.runtime import cache_folder, world
 
 log = logging.getLogger("photoz.data")
 
 MEMORY_SHARE = 0.5  # of the memory still free; the rest is for the network, the optimizer and the page cache
+_DIGEST_BYTES = 32
 
 Stored = NDArray[np.generic]
 Fill = Callable[[Stored], None]
@@ -66,49 +63,29 @@ def place_images(fill: Fill, shape: Sequence[int], dtype: str, identity: str) ->
 
 
 def _cached(fill: Fill, shape: Sequence[int], dtype: str, identity: str) -> Stored:
-    folder = cache_folder() / "decoded"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{identity}.raw"
-    with _only_one(path.with_suffix(".lock")):
-        if not _is_whole(path, shape, dtype):
-            _fill_file(path, fill, shape, dtype)
-    return np.memmap(path, dtype, mode="r", shape=tuple(shape))
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold the lock file; the kernel frees it when the process ends, however it ends."""
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _fill_file(path: Path, fill: Fill, shape: Sequence[int], dtype: str) -> None:
+    """The images in a file of the cache that ends in its own digest, mapped; the map keeps it from eviction."""
     wanted = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    free = shutil.disk_usage(path.parent).free
-    if wanted > free:
-        raise TryAgain(
-            f"cache {path.parent}: {wanted / 1e9:.1f} GB of decoded images, {free / 1e9:.1f} GB free; "
-            "free some, or name a larger disk with PHOTOZ_CACHE"
-        )
-    arriving = path.with_suffix(".tmp")
-    images = np.memmap(arriving, dtype, mode="w+", shape=tuple(shape))
-    fill(images)
-    images.flush()
-    arriving.replace(path)
-    record = {"shape": list(shape), "dtype": dtype, "sha256": _digest(path)}
-    path.with_suffix(".json").write_text(json.dumps(record))
+
+    def write(file: BinaryIO) -> None:
+        images = np.memmap(file, dtype, "r+", shape=tuple(shape))
+        fill(images)
+        images.flush()
+        file.seek(wanted)
+        file.write(_digest(images))
+
+    def check(path: Path) -> str | None:
+        with path.open("rb") as file:
+            file.seek(wanted)
+            said = file.read()
+        if len(said) != _DIGEST_BYTES or said != _digest(np.memmap(path, dtype, "r", shape=tuple(shape))):
+            return "the decoded images are not those that were written"
+        return None
+
+    with Cache().holding(f"decoded/{identity}.raw", wanted + _DIGEST_BYTES, write, check) as file:
+        return np.memmap(file, dtype, "r", shape=tuple(shape))
 
 
-def _is_whole(path: Path, shape: Sequence[int], dtype: str) -> bool:
-    try:
-        record = json.loads(path.with_suffix(".json").read_text())
-        found = {"shape": list(shape), "dtype": dtype, "sha256": _digest(path)}
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return bool(record == found)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(images: Stored) -> bytes:
+    found = hashlib.sha256(f"{images.shape} of {images.dtype}".encode())
+    found.update(images.data)
+    return found.digest()

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 import photoz
 from photoz.artifacts import Artifact
@@ -179,7 +178,9 @@ def dictionary(predictions: Artifact) -> list[dict[str, str]]:
     """Name, unit and meaning of the predictions' columns, as their own file says, and of the report's words."""
     lines: list[dict[str, str]] = []
     for name in predictions.names("*.parquet")[:1]:
-        for one in pq.read_schema(predictions.local(name)):
+        with predictions.parquet(name) as file:
+            schema = file.schema_arrow
+        for one in schema:
             about = {key.decode(): text.decode() for key, text in (one.metadata or {}).items()}
             lines.append({"name": one.name, "unit": about.get("unit", ""), "meaning": about.get("description", "")})
     return lines + [{"name": name, "unit": unit, "meaning": meaning} for name, unit, meaning in GLOSSARY]
