@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from photoz import runtime
 from photoz.artifacts.cache import Cache
 from photoz.artifacts.manifest import FileEntry, Manifest, sha256_hex
+from photoz.artifacts.parquet import BROKEN, check_unfolded, read_bounded
 from photoz.artifacts.refs import Ref, artifact_prefix, manifest_key, manifest_ref, removed_key
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, Store
 from photoz.errors import BadFormat, BadInput, MissingArtifact, PhotozError, TryAgain
@@ -80,21 +81,31 @@ class Artifact:
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A Parquet file as an Arrow table, all columns or some; BadFormat if it is none, or has other rows."""
-        with self.parquet(name) as file:
-            return file.read(columns=list(columns) if columns is not None else None)
+        with self._reading(name) as path:
+            table = read_bounded(path, columns)
+            self._check_rows(name, table.num_rows)
+            return table
 
     @contextmanager
     def parquet(self, name: str) -> Iterator[pq.ParquetFile]:
         """A Parquet file, to be read in pieces; BadFormat if it is none, or has other rows than the manifest says."""
+        with self._reading(name) as path, pq.ParquetFile(path) as file:
+            check_unfolded(file, path.stat().st_size)
+            self._check_rows(name, file.metadata.num_rows)
+            yield file
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        with self.local(name) as path:
+            try:
+                yield path
+            except BROKEN as error:
+                raise BadFormat(f"{self.ref}: {name}: {str(error).splitlines()[0][:300]}; make it again") from None
+
+    def _check_rows(self, name: str, rows: int) -> None:
         expected = self.entry(name).rows
-        try:
-            with self.local(name) as path, pq.ParquetFile(path) as file:
-                if expected is not None and file.metadata.num_rows != expected:
-                    rows = f"{file.metadata.num_rows} rows, the manifest says {expected}"
-                    raise BadFormat(f"{self.ref}: {name}: {rows}; make it again")
-                yield file
-        except pa.ArrowInvalid as error:
-            raise BadFormat(f"{self.ref}: {name}: {str(error).splitlines()[0]}") from None
+        if expected is not None and rows != expected:
+            raise BadFormat(f"{self.ref}: {name}: {rows} rows, the manifest says {expected}; make it again")
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:

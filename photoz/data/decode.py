@@ -30,10 +30,13 @@ class Members:
     @classmethod
     def of(cls, shard: str, index: pa.Table, tar_bytes: int) -> "Members":
         """From a shard's index. Raises BadFormat unless every member has a key of its own and lies inside the tar."""
-        for name, is_right in (("key", pa.types.is_string), *((n, pa.types.is_integer) for n in ("offset", "length"))):
+        for name in ("key", "offset", "length"):
             column = index[name]
-            if column.null_count or not is_right(column.type):
-                raise BadFormat(f"{shard}: column {name} of its index holds {column.type}, some null; verify it")
+            texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+            if column.null_count or not (texts if name == "key" else pa.types.is_integer(column.type)):
+                raise BadFormat(
+                    f"{shard}: {name} in its index is {column.type} with {column.null_count} nulls; verify it"
+                )
         keys, offsets, lengths = (index[name].to_pylist() for name in ("key", "offset", "length"))
         if len(set(keys)) != len(keys):
             raise BadFormat(f"{shard}: its index has a key twice; verify it")
