@@ -118,27 +118,25 @@ class Artifact:
         if own is None:
             key = f"objects/{entry.sha256[:2]}/{entry.sha256}"
             check = partial(problem_with, entry)
-            with Cache().holding(key, entry.bytes, partial(self._fetch, entry), check) as file:
+            with Cache().holding(key, entry.bytes, partial(self.fetch, entry), check) as file:
                 yield Path(file.name)
             return
         problem = problem_with(entry, own)
         if problem:
-            raise self.unreadable(entry, problem)
+            raise self._unreadable(entry, problem)
         yield own
 
-    def _fetch(self, entry: FileEntry, file: BinaryIO) -> None:
+    def fetch(self, entry: FileEntry, file: BinaryIO) -> None:
+        """Write the entry's bytes, checked. Raises BadFormat or TryAgain as `local` does; `file` is no good then."""
         try:
             problem = _copied(self.store, entry, file)
         except NoSuchKey:
             raise BadFormat(f"{self.ref}: {entry.path}: the file is missing from the store") from None
         if problem:
-            raise self.unreadable(entry, problem)
+            raise self._unreadable(entry, problem)
 
-    def unreadable(self, entry: FileEntry, problem: str) -> PhotozError:
-        """The error for a file that `copy` or `check` finds wrong.
-
-        TryAgain for a remote store, where the file has been read twice, BadFormat for a folder: it stays as it is.
-        """
+    def _unreadable(self, entry: FileEntry, problem: str) -> PhotozError:
+        # What a remote store sent wrong, twice, may come right later; a folder's file stays as it is.
         if self.store.local_path(entry.path) is not None:
             return BadFormat(f"{self.ref}: {entry.path}: {problem}; restore it from a copy, or make a new version")
         return TryAgain(
@@ -155,15 +153,6 @@ class Artifact:
                     raise BadFormat(f"{self.ref}: was made from {ref} with another payload than {ref} has now")
                 return found
         raise BadFormat(f"{self.ref}: its manifest names no input of kind {kind}")
-
-
-def copy(store: Store, entry: FileEntry, path: Path) -> str | None:
-    """Write the entry's bytes to `path` and return what is wrong with them; None if nothing is. NoSuchKey if gone.
-
-    Bytes from a remote store that are wrong are fetched once more.
-    """
-    with path.open("wb") as file:
-        return _copied(store, entry, file)
 
 
 def check(store: Store, entry: FileEntry) -> str | None:
@@ -257,14 +246,13 @@ def load(store: Store, ref: Ref, wait_s: float = 0) -> Artifact:
 def _load_now(store: Store, ref: Ref) -> Artifact | None:
     if ref.version is not None:
         return _load_version(store, ref)
-    while True:
-        published, _ = versions(store, ref)
-        if not published:
-            return None
-        found = _load_version(store, ref.at(published[-1]))
-        # One that was removed since the listing is in no later one.
+    gone: set[int] = set()  # removed after they were listed
+    while left := set(versions(store, ref)[0]) - gone:
+        found = _load_version(store, ref.at(max(left)))
         if found:
             return found
+        gone.add(max(left))
+    return None
 
 
 def _load_version(store: Store, ref: Ref) -> Artifact | None:

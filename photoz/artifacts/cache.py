@@ -43,7 +43,7 @@ Check = Callable[[Path], str | None]
 class _Found:
     """A file in the cache; the one used longest ago comes first."""
 
-    used_at: float
+    used_at_ns: int
     path: Path
     bytes: int
 
@@ -94,14 +94,12 @@ class Cache:
                 problem = check(path) if (path, damaged) not in _checked else None
                 if problem is None:
                     _checked.add((path, damaged))
-                    with suppress(PermissionError):
-                        os.utime(file.fileno())
-                    return file
+                    return _used_now(file)
                 file.close()
                 log.warning("cache %s: %s; made again", path, problem)
             file = self._make(path, size, fill, damaged)
             if file is not None:
-                return file
+                return _used_now(file)
 
     def _make(self, path: Path, size: int, fill: Fill, damaged: int | None) -> BinaryIO | None:
         """Write the file in place of the damaged one, or of none, and hold it; None if another process was quicker."""
@@ -168,7 +166,7 @@ class Cache:
                     path = Path(folder) / name
                     with suppress(FileNotFoundError):
                         status = path.lstat()
-                        yield _Found(status.st_mtime, path, status.st_size)
+                        yield _Found(status.st_mtime_ns, path, status.st_size)
 
     def _allowed(self, used: int) -> int:
         if self.limit is not None:
@@ -220,6 +218,13 @@ def _open_shared(path: Path) -> BinaryIO | None:
         if _locked(file, path, fcntl.LOCK_SH):
             return file
         file.close()
+
+
+def _used_now(file: BinaryIO) -> BinaryIO:
+    # By Python's clock: the kernel's own time of a file is only good to some milliseconds.
+    now = time.time_ns()
+    os.utime(file.fileno(), ns=(now, now))
+    return file
 
 
 def _open_or_create(path: Path) -> BinaryIO:

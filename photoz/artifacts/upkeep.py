@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from photoz import progress
-from photoz.artifacts.artifact import Artifact, check, copy, load, refs
+from photoz.artifacts.artifact import Artifact, check, load, refs
 from photoz.artifacts.claims import DEAD_AFTER_S, clear
 from photoz.artifacts.garbage import published_files
 from photoz.artifacts.manifest import canonical_json
 from photoz.artifacts.refs import Ref, data_prefix, manifest_key, removed_key
 from photoz.artifacts.store import Store, StoredObject
-from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact
+from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError
 
 
 def verify(artifact: Artifact) -> int:
@@ -34,7 +34,10 @@ def verify(artifact: Artifact) -> int:
 
 
 def export(artifact: Artifact, folder: Path) -> list[Path]:
-    """Copy the payload and the manifest into `folder`, which must be empty or absent; returns the files written."""
+    """Copy the payload and the manifest into `folder`, which must be empty or absent; returns the files written.
+
+    Raises what Artifact.fetch raises for a file that is missing or altered; a file that is written whole is right.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder}: expected an empty or absent folder to export to")
     written = []
@@ -42,10 +45,12 @@ def export(artifact: Artifact, folder: Path) -> list[Path]:
         for entry in artifact.entries:
             target = folder / entry.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            problem = copy(artifact.store, entry, target)
-            if problem:
+            try:
+                with target.open("wb") as file:
+                    artifact.fetch(entry, file)
+            except PhotozError:
                 target.unlink()
-                raise BadFormat(f"{artifact.ref}: {entry.path}: {problem}; not exported")
+                raise
             written.append(target)
             bar.advance()
     written.append(folder / "manifest.json")
