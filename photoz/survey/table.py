@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import os
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +25,7 @@ log = logging.getLogger("photoz.catalog")
 
 Z_SPEC_RANGE = (-0.01, 20.0)  # from the largest blueshifts of galaxies to beyond any measured redshift
 MAGNITUDE_LIMIT = 60.0  # beyond it a magnitude is a placeholder: -9999, -99, 99
+_LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, of Linux
 _NUMBER = re.compile(
     r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|infinity|nan)$|^None$", re.ASCII | re.IGNORECASE
 )
@@ -73,7 +76,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> UserTable:
 
 def _find_columns(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> dict[str, tuple[str, str | None]]:
     """{our name: (the table's name, unit or None)} of every column that is used."""
-    present = ", ".join(raw.columns)
+    present = _listed(raw.columns)
     found = {name: (name, raw.units.get(name)) for name in raw.columns if is_ours(name) and name not in mapping}
     for ours, theirs in mapping.items():
         name, unit = theirs, raw.units.get(theirs)
@@ -97,6 +100,11 @@ def _find_columns(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> dict
     return found
 
 
+def _listed(names: Iterable[str]) -> str:
+    """The names for a message that stays one line, however many there are."""
+    return textwrap.shorten(", ".join(names), 500, placeholder=" …")
+
+
 def _suggestion(missing: list[str], raw: RawTable) -> str:
     likely = {ours: _likely(ours, list(raw.columns)) for ours in missing}
     return "map yours with --columns " + ",".join(f"{ours}={theirs or 'NAME'}" for ours, theirs in likely.items())
@@ -117,7 +125,7 @@ def _check_units(path: Path, raw: RawTable, found: Mapping[str, tuple[str, str |
                 )
             if unit is not None and not _parse_unit(unit).is_equivalent(u.deg):
                 raise BadInput(
-                    f"--table {path}: column {theirs!r} is in {unit!r}, which is no angle; "
+                    f"--table {path}: column {theirs!r} is in {unit[:60]!r}, which is no angle; "
                     f"expected deg, rad or hourangle: correct it, or say --columns {ours}={theirs}:hourangle"
                 )
         elif ours.startswith("mag_") or ours == "ebv":
@@ -133,7 +141,7 @@ def _parse_unit(text: str) -> u.UnitBase:
 def _expect_unit(path: Path, column: str, unit: str | None, allowed: tuple[str, ...], expected: str) -> None:
     if unit is None or unit in allowed or _parse_unit(unit) == u.dimensionless_unscaled:
         return
-    raise BadInput(f"--table {path}: column {column!r} is in {unit!r}; expected {expected}")
+    raise BadInput(f"--table {path}: column {column!r} is in {unit[:60]!r}; expected {expected}")
 
 
 def _number(path: Path, ours: str, theirs: str, column: pa.Array, unit: str | None) -> pa.Array:
@@ -144,7 +152,9 @@ def _number(path: Path, ours: str, theirs: str, column: pa.Array, unit: str | No
         texts = [str(value) for value in column.to_pylist()]
         row = next((row for row, text in enumerate(texts) if not _NUMBER.match(text)), 0)
         hint = " (decimal degrees)" if ours in ("ra", "dec") else ""
-        raise BadInput(f"--table {path}: {theirs} = {texts[row]!r} in row {row + 1}; expected a number{hint}") from None
+        raise BadInput(
+            f"--table {path}: {theirs} = {texts[row][:60]!r} in row {row + 1}; expected a number{hint}"
+        ) from None
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
     if ours in ("ra", "dec") and unit is not None:
         factor = _parse_unit(unit).to(u.deg)
@@ -221,9 +231,9 @@ def _image_digests(path: Path, folder: Path, images: pa.Array) -> pa.Array:
     """SHA-256 of each image file, null where there is none; BadInput if all are missing, or one is elsewhere."""
     names: list[str | None] = images.to_pylist()
     for row, name in enumerate(names):
-        if name and _escapes(name):
+        if name and _escapes(folder, name):
             raise BadInput(
-                f"--table {path}: image = {name!r} in row {row + 1} is outside the table's folder; "
+                f"--table {path}: image = {name[:200]!r} in row {row + 1} is outside the table's folder, or no path; "
                 f"expected a path relative to {folder}"
             )
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -238,14 +248,19 @@ def _image_digests(path: Path, folder: Path, images: pa.Array) -> pa.Array:
     return pa.array(digests, pa.string())
 
 
-def _escapes(name: str) -> bool:
+def _escapes(folder: Path, name: str) -> bool:
+    """Whether a name can't be a file's in the folder, or leads out of it, be it through a link."""
     pure = PurePosixPath(name.replace("\\", "/"))
     depth = 0
     for part in pure.parts:
         depth += -1 if part == ".." else 1
         if depth < 0:
             return True
-    return pure.is_absolute()
+    if pure.is_absolute() or "\0" in name or len(os.fsencode(name)) > _LONGEST_PATH:
+        return True
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in pure.parts):
+        return True
+    return not Path(os.path.realpath(folder / name)).is_relative_to(folder)
 
 
 def _file_digest(file: Path) -> str | None:

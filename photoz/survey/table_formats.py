@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import struct
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -16,8 +18,12 @@ import pyarrow.parquet as pq
 from astropy.io import fits, votable
 from astropy.io.votable.exceptions import VOWarning
 from astropy.utils.exceptions import AstropyWarning
+from numpy.typing import NDArray
 
+from photoz.artifacts.parquet import ALWAYS_ALLOWED, BROKEN, MOST_UNFOLDED, holds_texts, read_bounded
 from photoz.errors import BadInput
+from photoz.survey.fits_header import GZIP_START, MOST_AXES, fits_units, gunzip, whole
+from photoz.survey.votable_check import check_votable
 
 FORMATS = {
     ".csv": "CSV",
@@ -30,6 +36,12 @@ FORMATS = {
     ".votable": "VOTable",
     ".xml": "VOTable",
 }
+# What the readers trip over in broken files: astropy has no one error for them.
+_FAULTS = (
+    *BROKEN, ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError, VOWarning, csv.Error,
+    fits.VerifyError, struct.error,
+)  # fmt: skip
+_VARIABLE = re.compile(r"\d*[PQ]")
 _NULLS = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "None", "--"]
 
 
@@ -59,8 +71,8 @@ def read_raw(path: Path) -> RawTable:
         raise BadInput(f"--table {path}: the name does not tell the format; expected it to end with one of {known}")
     try:
         raw = readers[kind](path)
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, ValueError, IndexError, VOWarning) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except _FAULTS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise BadInput(f"--table {path}: can't be read as {kind}: {reason}") from None
     if raw.rows == 0:
         raise BadInput(f"--table {path}: the table has no rows; expected at least one galaxy")
@@ -125,7 +137,8 @@ def _is_number(text: str) -> bool:
 
 
 def _read_parquet(path: Path) -> RawTable:
-    table = pq.read_table(path)
+    schema = pq.read_schema(path)
+    table = read_bounded(path, [field.name for field in schema if not holds_texts(field.type)])
     units = {
         field.name: field.metadata[b"unit"].decode()
         for field in table.schema
@@ -134,19 +147,49 @@ def _read_parquet(path: Path) -> RawTable:
     return RawTable({name: table[name].combine_chunks() for name in table.column_names}, units, states_units=False)
 
 
+def _unzipped(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gunzip(data, _most_unfolded(data)) if data.startswith(GZIP_START) else data
+
+
+def _most_unfolded(data: bytes) -> int:
+    return max(ALWAYS_ALLOWED, MOST_UNFOLDED * len(data))
+
+
 def _read_fits(path: Path) -> RawTable:
+    data = _unzipped(path)
+    for header, start, size in fits_units(data):
+        if start + size > len(data) or whole(header, "TFIELDS", 0) not in range(MOST_AXES + 1):
+            raise ValueError("its header promises more data, or more columns, than there are")
     # From memory: astropy leaves the file open when it is no FITS. What it says of headers concerns their writers.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
-        with fits.open(io.BytesIO(path.read_bytes())) as file:
+        with fits.open(io.BytesIO(data)) as file:
             tables = [hdu for hdu in file if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
             if not tables:
                 raise BadInput(f"--table {path}: a FITS file without a table; expected a table extension")
-            return _from_astropy(astropy.table.Table.read(tables[0], format="fits", unit_parse_strict="silent"))
+            return _from_fits(tables[0])
+
+
+def _from_fits(table: fits.BinTableHDU) -> RawTable:
+    """The columns with one value a row. Those of variable length are left: many rows can point at the same long one."""
+    columns, units = {}, {}
+    for column in table.columns:
+        if _VARIABLE.match(column.format) or (values := table.data.field(column.name)).ndim != 1:
+            continue
+        if values.dtype.kind == "S":
+            values = np.char.decode(values, "ascii")
+        blank = values == column.null if column.null is not None and values.dtype.kind in "iu" else values == ""
+        columns[column.name] = _to_arrow(values, np.broadcast_to(blank, values.shape))
+        if column.unit is not None:
+            units[column.name] = str(column.unit)
+    return RawTable(columns, units, states_units=True)
 
 
 def _read_votable(path: Path) -> RawTable:
-    table = votable.parse_single_table(path, verify="ignore")
+    data = _unzipped(path)
+    check_votable(data, _most_unfolded(data))
+    table = votable.parse_single_table(io.BytesIO(data), verify="ignore")
     units = {str(field.name or field.ID): str(field.unit) for field in table.fields if field.unit is not None}
     raw = _from_astropy(table.to_table(use_names_over_ids=True))
     return RawTable(raw.columns, units, states_units=True)
@@ -154,14 +197,13 @@ def _read_votable(path: Path) -> RawTable:
 
 def _from_astropy(table: astropy.table.Table) -> RawTable:
     table.convert_bytestring_to_unicode()
-    columns = {name: _to_arrow(table[name]) for name in table.colnames if table[name].ndim == 1}
+    scalar = [name for name in table.colnames if table[name].ndim == 1]
+    columns = {name: _to_arrow(np.ma.getdata(table[name]), np.ma.getmaskarray(table[name])) for name in scalar}
     units = {name: str(table[name].unit) for name in columns if table[name].unit is not None}
     return RawTable(columns, units, states_units=True)
 
 
-def _to_arrow(column: astropy.table.Column) -> pa.Array:
-    mask = np.ma.getmaskarray(column)
-    values = np.ma.getdata(column)
+def _to_arrow(values: NDArray[np.generic], mask: NDArray[np.bool_]) -> pa.Array:
     if values.dtype.kind in "OU":
         texts = [None if hidden else str(value) for value, hidden in zip(values, mask, strict=True)]
         return pa.array(texts, pa.string())

@@ -1,0 +1,69 @@
+"""A VOTable looked through before it is parsed: astropy would follow its links and take the memory it announces."""
+
+import math
+from xml.parsers import expat
+
+_BYTES = {"boolean": 1, "bit": 1, "unsignedByte": 1, "short": 2, "int": 4, "long": 8, "char": 4, "unicodeChar": 4}
+_BYTES |= {"float": 4, "double": 8, "floatComplex": 8, "doubleComplex": 16}
+
+
+def check_votable(data: bytes, most_bytes: int) -> None:
+    """Raise ValueError for a document with entities, links to data elsewhere, packed data, or more than `most_bytes`
+    of memory in its tables."""
+    look = _Look(most_bytes)
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartDoctypeDeclHandler = look.doctype
+    parser.StartElementHandler = look.element
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise ValueError(str(error)) from None
+
+
+class _Look:
+    """What was seen of one document."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._row_bytes = self._rows = 0
+
+    def doctype(self, *_: object) -> None:
+        raise ValueError("it has a document type declaration; remove it")
+
+    def element(self, name: str, attributes: dict[str, str]) -> None:
+        tag = name.rpartition(" ")[2]
+        if tag == "STREAM" and ("href" in attributes or attributes.get("encoding", "base64") != "base64"):
+            raise ValueError("its data are elsewhere, or packed; save it with the data inside (TABLEDATA or BINARY)")
+        if tag == "FITS":
+            raise ValueError("it wraps a FITS file; save the table as FITS")
+        if tag == "TABLE":
+            self._row_bytes = self._rows = 0
+            self._announced(attributes.get("nrows", "0"))
+        elif tag == "FIELD":
+            self._row_bytes += _BYTES.get(attributes.get("datatype", ""), 8) * _values(attributes.get("arraysize", "1"))
+            self._check()
+        elif tag == "TR":
+            self._rows += 1
+            self._check()
+
+    def _announced(self, rows: str) -> None:
+        self._rows = _whole(rows, "nrows")
+        if self._rows > self._most_bytes:
+            raise ValueError(f"nrows = {rows}, more than there can be")
+        self._check()
+
+    def _check(self) -> None:
+        if self._row_bytes * max(self._rows, 1) > self._most_bytes:
+            raise ValueError(f"its tables would take more than {self._most_bytes} bytes of memory")
+
+
+def _values(arraysize: str) -> int:
+    """How many values a cell holds: 16 for `8x2`; what follows a star is as long as the data are."""
+    fixed = [part for part in arraysize.split("x") if not part.endswith("*")]
+    return math.prod(_whole(part, "arraysize") for part in fixed)
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.strip().isdigit() and len(text) < 20):
+        raise ValueError(f"{name} = {text[:40]!r}; expected a whole number")
+    return int(text)
