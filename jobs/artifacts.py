@@ -13,7 +13,7 @@ from jobs import logs
 from jobs.options import JobOptions, flag
 from photoz.artifacts import KINDS, Artifact, Ref, load, open_store, parse_duration, upkeep
 from photoz.artifacts.garbage import delete_garbage, garbage
-from photoz.errors import BadInput
+from photoz.errors import BadFormat, BadInput
 
 app = typer.Typer(
     name="artifacts",
@@ -123,7 +123,9 @@ def diff(left: RefArgument, right: RefArgument, store: StoreFlag = DEFAULT_STORE
 def remove(
     ref: RefArgument,
     store: StoreFlag = DEFAULT_STORE,
-    force: Annotated[bool, typer.Option("--force", help="Even if other artifacts name it as their input.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if others are made from it, or its manifest is broken.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Remove one version; refused (exit code 4) while another artifact names it as its input."""
@@ -131,13 +133,21 @@ def remove(
     parsed = Ref.parse(ref)
     if parsed.version is None and not ref.endswith("@latest"):
         raise BadInput(f"ref {ref!r}: say which version to remove, such as {ref}@v1 or {ref}@latest")
-    artifact = load(open_store(store), parsed)
-    deleted = upkeep.remove(artifact, force)
-    if as_json:
-        _print_json({"artifact": str(artifact.ref), "removed": True, "files": deleted})
+    opened = open_store(store)
+    try:
+        artifact = load(opened, parsed)
+    except BadFormat:
+        if not force or parsed.version is None:
+            raise
+        upkeep.remove_unreadable(opened, parsed)
+        removed, deleted, why = parsed, None, "its manifest can't be read"
     else:
-        left = "its files are left to gc: a job is at work there" if deleted is None else f"{deleted} files deleted"
-        print(f"{artifact.ref}: removed, {left}")
+        removed, deleted, why = artifact.ref, upkeep.remove(artifact, force), "a job is at work there"
+    if as_json:
+        _print_json({"artifact": str(removed), "removed": True, "files": deleted})
+    else:
+        done = f"its files are left to gc: {why}" if deleted is None else f"{deleted} files deleted"
+        print(f"{removed}: removed, {done}")
 
 
 @app.command("gc", epilog="Example: photoz-job artifacts gc --older-than 7d --yes")

@@ -1,7 +1,6 @@
 """Refs, manifests, drafts and commits, on both backends."""
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,38 +11,11 @@ from hypothesis import strategies as st
 from photoz.artifacts import Artifact, Destination, Draft, Outcome, Ref, Store, load, open_store, parse_duration, upkeep
 from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.artifacts.manifest import FileEntry, Manifest, canonical_json, payload_digest
-from photoz.artifacts.refs import KINDS, check_payload_name, manifest_key
+from photoz.artifacts.refs import CLEARING, KINDS, check_payload_name, manifest_key
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, TryAgain
 from photoz.runtime import TaskSlice
-
-PIECES = [f"train-{number:06d}" for number in range(7)]
-
-
-def write(
-    store: Store,
-    name: str = "x",
-    *,
-    kind: str = "shards",
-    task: TaskSlice = TaskSlice(),  # noqa: B008
-    settings: dict[str, object] | None = None,
-    inputs: tuple[Artifact, ...] = (),
-    force: bool = False,
-    salt: bytes = b"",
-) -> Outcome:
-    """A small job in pieces, with a merge step and a volatile file."""
-    dest = Destination(store, name, task, force)
-    with Draft.begin(dest, kind=kind, recipe=1, settings=settings or {}, inputs=inputs) as draft:
-        if draft.published:
-            return draft.published
-        for piece in draft.todo(PIECES):
-            staged = [draft.put_stage(f"{piece}.txt", piece.encode())]
-            draft.finish_piece(piece, [draft.put(f"{piece}.tar", piece.encode() + salt, rows=3)], {"failed": 1}, staged)
-        if not draft.finish_slice():
-            return draft.partial()
-        merged = b"".join(draft.stage(entry) for receipt in draft.receipts() for entry in receipt.staged)
-        draft.put("merged.bin", merged)
-        draft.put("timings.bin", os.urandom(8), volatile=True)
-        return draft.commit({"failed": sum(receipt.facts["failed"] for receipt in draft.receipts())})
+from tests.sample_job import PIECES, write
+from tests.stepped_store import Stepped
 
 
 def one(store: Store, ref: str) -> Artifact:
@@ -319,3 +291,75 @@ def test_an_s3_store_without_credentials_or_server_says_what_to_set(monkeypatch:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     with pytest.raises(BadInput, match="AWS_ACCESS_KEY_ID"):
         open_store("s3://bucket/x")
+
+
+def test_two_removals_at_once_leave_each_other_s_mark_alone(store: Store) -> None:
+    write(store)
+    artifact = one(store, "shards/x")
+    folder = artifact.entries[0].path.rpartition("/")[0] + "/"
+    first_looks = Stepped(store, lambda seen: upkeep.remove(Artifact(seen, *attributes(artifact))))
+    while not any(CLEARING in item.key for item in store.list(folder)):
+        first_looks.step()
+    with pytest.raises(TryAgain, match="is being cleared"):
+        write(store)
+    upkeep.remove(artifact)
+    with pytest.raises(TryAgain, match="is being cleared"):
+        write(store)
+    first_looks.finish()
+    assert first_looks.error is None
+    assert write(store).artifact == "shards/x@v2"
+    upkeep.verify(one(store, "shards/x@v2"))
+
+
+def attributes(artifact: Artifact) -> tuple[Ref, Manifest, str]:
+    return artifact.ref, artifact.manifest, artifact.manifest_sha256
+
+
+def test_rm_leaves_the_files_to_gc_while_a_job_is_at_work_on_them(store: Store) -> None:
+    write(store)
+    dest = Destination(store, "x", force=True)
+    with Draft.begin(dest, kind="shards", recipe=1, settings={}):
+        assert upkeep.remove(one(store, "shards/x@v1")) is None
+        assert write(store).artifact == "shards/x@v2"
+    upkeep.verify(one(store, "shards/x@v2"))
+
+
+def test_an_attempt_that_made_other_bytes_is_kept_beside_the_first_and_both_can_be_read(store: Store) -> None:
+    dest = Destination(store, "x")
+    with Draft.begin(dest, kind="shards", recipe=1, settings={}) as slow:
+        tar = slow.put(f"{PIECES[0]}.tar", b"of a slow machine")
+        assert write(store, salt=b"of a quick one").status == "created"
+        slow.finish_piece(PIECES[0], [tar])
+        published = one(store, "shards/x")
+        assert published.read(f"{PIECES[0]}.tar") == PIECES[0].encode() + b"of a quick one"
+        assert published.entry(f"{PIECES[0]}.tar").path != tar.path
+        assert slow.commit({}) == Outcome("shards/x@v1", "exists", published.payload_sha256)
+    assert {item.key for item in garbage(store, older_than_s=-5)} >= {tar.path}
+    upkeep.verify(published)
+
+
+def test_a_manifest_that_can_not_be_read_stops_neither_new_versions_nor_the_rest_of_gc(file_store: Store) -> None:
+    write(file_store)
+    file_store.put(manifest_key(Ref("shards", "x", 1)), b"{}")
+    assert write(file_store, settings={"new": 1}).artifact == "shards/x@v2"
+    assert [item.key for item in garbage(file_store, older_than_s=-5)] == []
+    assert [row["artifact"] for row in upkeep.listing(file_store)] == ["shards/x@v2"]
+    write(file_store, "y")
+    assert {item.folder for item in garbage(file_store, older_than_s=-5)} == {
+        f"shards/y/data/{one(file_store, 'shards/y').manifest.fingerprint}/"
+    }
+    upkeep.remove_unreadable(file_store, Ref("shards", "x", 1))
+    assert write(file_store).artifact == "shards/x@v3"
+
+
+def test_slices_can_not_be_forced_one_by_one(file_store: Store) -> None:
+    with pytest.raises(BadInput, match="each would publish a version of its own"):
+        Destination(file_store, "x", TaskSlice(0, 2), force=True)
+
+
+def test_a_file_that_is_gone_before_the_commit_is_named_and_nothing_is_published(store: Store) -> None:
+    with Draft.begin(Destination(store, "x"), kind="shards", recipe=1, settings={}) as draft:
+        store.delete(draft.put("a.tar", b"a").path)
+        with pytest.raises(MissingArtifact, match=r"a\.tar: gone"):
+            draft.commit({})
+    assert list(store.list("shards/x/v")) == []

@@ -67,10 +67,12 @@ def clear(
         found = list(store.list(folder))
         # By the store's own clock: this machine's may be wrong.
         now = next(item.modified for item in found if item.key == mark)
-        claims = [item for item in found if item.key.startswith(folder + CLAIMS)]
-        if any(now - item.modified < dead_after_s for item in claims):
+        at_work = [item for item in found if now - item.modified < dead_after_s]
+        if any(item.key.startswith(folder + CLAIMS) for item in at_work):
             return None
-        doomed = list(unneeded([item for item in found if item.key != mark]))
+        # Somebody else's mark stays: as long as they delete, no job may begin here.
+        marks = {item.key for item in at_work if item.key.startswith(folder + CLEARING)} | {mark}
+        doomed = list(unneeded([item for item in found if item.key not in marks]))
         for key in doomed:
             store.delete(key)
         return doomed

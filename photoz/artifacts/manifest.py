@@ -85,7 +85,7 @@ class Manifest(BaseModel):
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise BadFormat(f"{source}: not JSON ({error}); restore it from a copy, or remove the version") from None
+            raise BadFormat(f"{source}: not JSON ({error}); restore a copy, or `artifacts rm --force` it") from None
         found = document.get("format_version") if isinstance(document, dict) else None
         if isinstance(found, int) and found > FORMAT_VERSION:
             raise BadFormat(

@@ -1,7 +1,8 @@
 """Looking after a store: verify, export, compare, remove, and find what nothing refers to."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from photoz.artifacts.manifest import canonical_json
 from photoz.artifacts.refs import Ref, data_prefix, manifest_key, removed_key
 from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError
+
+log = logging.getLogger("photoz.artifacts")
 
 
 def verify(artifact: Artifact) -> int:
@@ -84,10 +87,27 @@ def _text(value: object) -> str:
 def users_of(store: Store, ref: Ref) -> list[Ref]:
     """The artifacts that name `ref` as an input."""
     return [
-        other
-        for other in refs(store)
-        if any(made_from.ref == str(ref) for made_from in load(store, other).manifest.inputs)
+        artifact.ref
+        for artifact in _readable(store, None)
+        if any(made_from.ref == str(ref) for made_from in artifact.manifest.inputs)
     ]
+
+
+def _readable(store: Store, kind: str | None) -> Iterator[Artifact]:
+    """Every published version; one that can't be read is said to be so and passed over."""
+    for ref in refs(store, kind):
+        try:
+            yield load(store, ref)
+        except MissingArtifact:
+            continue  # removed since it was listed
+        except BadFormat as error:
+            log.warning("%s", error)
+
+
+def remove_unreadable(store: Store, ref: Ref) -> None:
+    """Remove a version whose manifest can't be read; what it was made of is not known, and left to gc."""
+    store.create(removed_key(ref), canonical_json({"removed": str(ref)}))
+    store.delete(manifest_key(ref))
 
 
 def remove(artifact: Artifact, force: bool = False) -> int | None:
@@ -115,20 +135,14 @@ def remove(artifact: Artifact, force: bool = False) -> int | None:
 
 def listing(store: Store, kind: str | None = None) -> list[dict[str, Any]]:
     """One row a published version: ref, creation time, files, bytes, payload digest, producer's version."""
-    rows = []
-    for ref in refs(store, kind):
-        try:
-            manifest = load(store, ref).manifest
-        except MissingArtifact:
-            continue  # removed since it was listed
-        rows.append(
-            {
-                "artifact": str(ref),
-                "created_at": manifest.created_at,
-                "files": len(manifest.files),
-                "bytes": sum(entry.bytes for entry in manifest.files),
-                "payload_sha256": manifest.payload_sha256,
-                "photoz": manifest.producer.package_version,
-            }
-        )
-    return rows
+    return [
+        {
+            "artifact": str(artifact.ref),
+            "created_at": artifact.manifest.created_at,
+            "files": len(artifact.entries),
+            "bytes": sum(entry.bytes for entry in artifact.entries),
+            "payload_sha256": artifact.payload_sha256,
+            "photoz": artifact.manifest.producer.package_version,
+        }
+        for artifact in _readable(store, kind)
+    ]
