@@ -49,7 +49,8 @@ def running_seaweedfs(folder: Path) -> Iterator[str]:
     config.write_text(json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": _ACTIONS}]}))
     command = [
         str(weed_binary()), "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", f"-s3.config={config}",
-        "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        # A bucket takes seven volumes, and by itself the server allows as many as would fill the disk.
+        "-volume.max=10000", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     environment = os.environ | {"GOMEMLIMIT": "300MiB"}
