@@ -6,6 +6,7 @@ import warnings
 from datetime import UTC, datetime
 
 from photoz import progress, runtime
+from photoz.redaction import redacted
 
 
 class _JsonLines(logging.Formatter):
@@ -14,9 +15,14 @@ class _JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redacted(record.getMessage()),
         }
         return json.dumps(line, ensure_ascii=False)
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
 
 
 class _BesideBars(logging.Handler):
@@ -32,7 +38,7 @@ def set_up(log_format: str) -> None:
     first = runtime.world().rank == 0  # the other ranks do the same work, and would say the same
     progress.show_bars(first and not as_json and progress.console.is_terminal)
     handler = _BesideBars() if progress.bars_shown() else logging.StreamHandler()
-    handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_JsonLines() if as_json else _TextLines("%(asctime)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

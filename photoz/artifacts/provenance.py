@@ -10,6 +10,7 @@ from pathlib import Path
 import photoz
 from photoz import runtime
 from photoz.artifacts.manifest import Producer
+from photoz.redaction import redacted_arguments
 
 
 def current_producer() -> Producer:
@@ -20,7 +21,7 @@ def current_producer() -> Producer:
         package_version=photoz.__version__,
         commit=commit or _checkout_commit(),
         image=image,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=shlex.join([Path(sys.argv[0]).name, *redacted_arguments(sys.argv[1:])]),
         host=socket.gethostname(),
         scheduler=runtime.scheduler(),
     )

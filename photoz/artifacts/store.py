@@ -7,6 +7,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from photoz.errors import BadFormat, BadInput
+from photoz.redaction import redacted
 
 SMALL_BYTES = 256 * 2**20  # a manifest of a million files; more than that is not read into memory at once
 
@@ -73,10 +74,10 @@ def open_store(url: str) -> Store:
 
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
-            raise BadInput(f"store {url!r}: a file URL names no host; expected file:///folder")
+            raise BadInput(f"store {redacted(url)!r}: a file URL names no host; expected file:///folder")
         return FileStore(Path(unquote(parts.path)))
     if "://" in url or not url:
-        raise BadInput(f"store {url!r}: expected s3://bucket/prefix, file:///folder or a folder's path")
+        raise BadInput(f"store {redacted(url)!r}: expected s3://bucket/prefix, file:///folder or a folder's path")
     return FileStore(Path(url))
 
 

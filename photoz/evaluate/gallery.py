@@ -105,7 +105,7 @@ def _card(
 def explore_link(object_id: str) -> str | None:
     """SkyServer's page on an `sdss-dr17/<objid>`; None for ids of another form."""
     survey, _, objid = object_id.partition("/")
-    return EXPLORE.format(objid=objid) if survey == "sdss-dr17" and objid.isdigit() else None
+    return EXPLORE.format(objid=objid) if survey == "sdss-dr17" and objid.isascii() and objid.isdigit() else None
 
 
 def outline(edges: Floats, mass: Floats, top: float) -> str:
