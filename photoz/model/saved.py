@@ -1,6 +1,7 @@
 """A model as files: weights.safetensors and model.json (format 1)."""
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +26,8 @@ Tensors = dict[str, torch.Tensor]
 
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION, FAMILIARITY = "weights.safetensors", "model.json", "familiarity.safetensors"
+MOST_DESCRIPTION_BYTES = 2**20
+MOST_PIXELS, MOST_IN_A_SIZE, MOST_IN_A_LIST = 2**26, 2**16, 64  # of an image; of any number in `architecture`
 _COUNTER = "num_batches_tracked"  # batch norms carry it, and don't use it
 
 
@@ -66,10 +69,10 @@ def load_model(artifact: Artifact, device: torch.device) -> RedshiftModel:
     if artifact.ref.kind != "model":
         raise BadInput(f"{artifact.ref}: expected an artifact of kind model")
     try:
-        description = json.loads(artifact.read(DESCRIPTION))
+        description = _parsed(artifact.read(DESCRIPTION))
         weights = safetensors.torch.load(artifact.read(WEIGHTS))
         familiarity = safetensors.torch.load(artifact.read(FAMILIARITY))
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, RecursionError, SafetensorError) as error:
         raise BadFormat(f"{artifact.ref}: {error}; make the model again") from None
     version = description.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -78,17 +81,35 @@ def load_model(artifact: Artifact, device: torch.device) -> RedshiftModel:
         )
     try:
         return _assemble(description, weights, familiarity, device)
-    except (KeyError, TypeError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
+    except (ArithmeticError, AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise BadFormat(f"{artifact.ref}: {DESCRIPTION} and {WEIGHTS} don't fit together: {first_line}") from None
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    if len(data) > MOST_DESCRIPTION_BYTES:
+        raise ValueError(f"{DESCRIPTION} has {len(data)} bytes, at most {MOST_DESCRIPTION_BYTES} are read")
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError(f"{DESCRIPTION} is no JSON object")
+    return found
 
 
 def _assemble(found: dict[str, Any], weights: Tensors, familiarity: Tensors, device: torch.device) -> RedshiftModel:
     recipe, image = Recipe(**found["recipe"]), ImageShape(**found["image"])
     bins, scaling = RedshiftBins.from_json(found["redshift_bins"]), InputScaling.from_json(found["normalisation"])
+    _check_sizes(image, bins, scaling, found["architecture"])
+    with torch.device("meta"):  # takes no memory, whatever sizes model.json asks for
+        planned = weights_planned(build_network(found["model"], found["architecture"], scaling))
+    stored = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if planned != stored:
+        differing = sorted(name for name in planned.keys() | stored.keys() if planned.get(name) != stored.get(name))
+        raise ValueError(f"{differing[0]} is {stored.get(differing[0])}, expected {planned.get(differing[0])}")
     network = build_network(found["model"], found["architecture"], scaling)
     network.load_state_dict(weights)
     mean_f, whiten_ff = (familiarity[name].numpy().astype(np.float64) for name in ("mean_f", "whiten_ff"))
+    if mean_f.ndim != 1 or whiten_ff.shape != 2 * mean_f.shape:
+        raise ValueError(f"familiarity of {mean_f.shape} features and {whiten_ff.shape}")
     return RedshiftModel(
         name=found["model"],
         recipe=recipe,
@@ -101,3 +122,26 @@ def _assemble(found: dict[str, Any], weights: Tensors, familiarity: Tensors, dev
         familiarity=Familiarity(mean_f, whiten_ff, float(found["familiarity"]["reference_distance"])),
         spread=ResidualSpread.from_json(found["residuals"]) if found["residuals"] else None,
     )
+
+
+def weights_planned(network: Network) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `weights_of` would give."""
+    return {name: tuple(value.shape) for name, value in network.state_dict().items() if not name.endswith(_COUNTER)}
+
+
+def _check_sizes(image: ImageShape, bins: RedshiftBins, scaling: InputScaling, sizes: dict[str, Any]) -> None:
+    """Raise ValueError for numbers that no network has: it is built from them before its weights are looked at."""
+    shape = (image.channels, image.height, image.width)
+    if not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) > MOST_PIXELS:
+        raise ValueError(f"images of {str(shape)[:60]}")
+    if {len(part) for part in (scaling.sky, scaling.noise, scaling.mean, scaling.std)} != {image.channels}:
+        raise ValueError(f"normalisation is not of {image.channels} channels")
+    if bins.count > MOST_IN_A_SIZE:
+        raise ValueError(f"{bins.count} redshift bins, at most {MOST_IN_A_SIZE}")
+    for name, value in sizes.items():
+        values = value if isinstance(value, list) else [value]
+        right = all(type(one) in (int, float) and 0 <= one <= MOST_IN_A_SIZE for one in values)
+        if not right or len(values) > MOST_IN_A_LIST:
+            raise ValueError(f"architecture: {name} = {str(value)[:60]}")
+    if sizes.get("height", 1) * sizes.get("width", 1) > MOST_PIXELS:
+        raise ValueError("architecture: height and width are too large")

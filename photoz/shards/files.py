@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,11 +41,16 @@ class ImageFolder:
             raise NoCutout("no_file", "the table's image column is empty")
         if sha256 is None:
             raise NoCutout("no_file", f"{name} was not there when the catalogue was made")
+        if "\0" in name:
+            raise NoCutout("no_file", f"{name!r} can't be a file's name")
         path = Path(os.path.realpath(self.folder / name))
         if not path.is_relative_to(self.folder):
             raise NoCutout("outside", f"{name} leads out of {self.folder}")
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise NoCutout("no_file", f"{name} is not a plain file")
+            if status.st_size > MAX_FILE_BYTES:
                 raise NoCutout("too_large", f"{name}: more than {MAX_FILE_BYTES} bytes")
             data = path.read_bytes()
         except OSError as error:

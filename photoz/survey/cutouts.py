@@ -240,7 +240,7 @@ def _retry_after_s(header: str | None) -> float:
     """Seconds that a Retry-After header asks for (a number or a date); 0 if it makes no sense."""
     if not header:
         return 0.0
-    if header.strip().isdigit():
+    if header.isascii() and header.strip().isdigit():
         return float(header)
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())

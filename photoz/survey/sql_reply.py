@@ -8,6 +8,7 @@ import pyarrow.csv as pa_csv
 
 from photoz.errors import PhotozError
 
+LOOKED_AT = 20_000  # characters of what is no table: a message stands at the start
 NULLS = ["", "null", "NULL", "nan", "NaN"]
 _BUSY = re.compile(
     r"queries allowed per minute|too many (queries|requests)|server (is )?(too )?busy|deadlock|"
@@ -87,7 +88,7 @@ def _parse_rows(body: str, schema: pa.Schema) -> pa.Table:
 
 
 def _raise_page(body: str) -> None:
-    plain = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", body, flags=re.DOTALL | re.IGNORECASE)
+    plain = re.sub(r"<(script|style).*?</\1>|<[^<>]+>", " ", body[:LOOKED_AT], flags=re.DOTALL | re.IGNORECASE)
     refuse_error(plain)
     raise TransientReply(f"a web page came instead of a table: {_first_line(plain)}")
 
@@ -103,6 +104,7 @@ def _raise_error(body: str, schema: pa.Schema) -> None:
 
 def refuse_error(text: str) -> None:
     """Raise what a known error message calls for; do nothing if the text holds none."""
+    text = text[:LOOKED_AT]
     said = _first_line(text)
     if _BUSY.search(text):
         raise TransientReply(f"the server is busy: {said}")
@@ -113,4 +115,4 @@ def refuse_error(text: str) -> None:
 
 
 def _first_line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return " ".join(text[:LOOKED_AT].split())[:200]
