@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -23,11 +24,16 @@ def joined(world: runtime.World, device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
         yield
+    except RuntimeError:
+        # A rank that was asked to stop may find that another one has already gone: a collective fails then.
+        runtime.check_stop()
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn.Module:
@@ -43,18 +49,27 @@ def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn
     return DistributedDataParallel(network)
 
 
-def total(value: torch.Tensor, world: runtime.World) -> torch.Tensor:
-    """Sum of a tensor over ranks."""
-    if world.size > 1:
-        dist.all_reduce(value)
-    return value
-
-
-def any_rank(said: Sequence[bool], world: runtime.World, device: torch.device) -> list[bool]:
-    """For each question, whether any rank says yes: a rank that left alone would keep the others waiting."""
+def totals(values: Sequence[float], world: runtime.World, device: torch.device) -> list[float]:
+    """Each number summed over ranks, the same on all of them."""
     if world.size == 1:
-        return list(said)
-    return [count > 0 for count in total(torch.tensor(said, dtype=torch.float32, device=device), world).tolist()]
+        return list(values)
+    summed = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(summed)
+    found: list[float] = summed.tolist()
+    return found
+
+
+def from_first(data: bytes | None, world: runtime.World, device: torch.device) -> bytes | None:
+    """Rank 0's bytes on every rank: what it has found, on its own disk perhaps, is what all go by."""
+    if world.size == 1:
+        return data
+    (size,) = totals([len(data or b"") if world.rank == 0 else 0], world, device)
+    if not size:
+        return None
+    mine = data if world.rank == 0 and data else bytes(int(size))
+    shared = torch.frombuffer(bytearray(mine), dtype=torch.uint8).to(device)
+    dist.broadcast(shared, 0)
+    return shared.cpu().numpy().tobytes()
 
 
 def wait_for_all(world: runtime.World) -> None:
@@ -63,7 +78,14 @@ def wait_for_all(world: runtime.World) -> None:
         dist.barrier()
 
 
-def stop_now() -> None:
+def check_stop(world: runtime.World, device: torch.device) -> None:
+    """Raise Preempted on every rank if any of them was asked to stop: one that left alone would keep others waiting."""
+    (stops,) = totals([runtime.stop_requested()], world, device)
+    if stops:
+        stop_now()
+
+
+def stop_now() -> NoReturn:
     """Raise Preempted on every rank, the signalled one or not."""
     runtime.check_stop()
     raise Preempted("another rank was asked to stop; the checkpoint is saved: run the same command to go on")

@@ -8,12 +8,12 @@ import numpy as np
 from photoz.model.calibration import Calibration, fit_calibration
 from photoz.model.familiarity import Familiarity
 from photoz.model.network import Network
-from photoz.model.redshift_model import RedshiftModel, ask
+from photoz.model.redshift_model import RedshiftModel
 from photoz.model.registry import ImageShape
 from photoz.model.residuals import ResidualSpread
 from photoz.model.scaling import InputScaling
-from photoz.train.pixels import Pixels
-from photoz.train.run import VALIDATION_BATCH, Problem
+from photoz.train.asking import ask_on_first, in_batches
+from photoz.train.run import Problem
 from photoz.train.validation import Validation, validate
 
 _FAMILIARITY_IMAGES = 5000
@@ -29,9 +29,18 @@ class Blueprint:
     scaling: InputScaling
 
 
-def finish(blueprint: Blueprint, network: Network, problem: Problem) -> tuple[RedshiftModel, Validation]:
-    """Calibrate on the validation split, measure which images are familiar, and score the calibrated PDFs."""
-    val = ask(network, problem.val.in_order(VALIDATION_BATCH))
+def finish(blueprint: Blueprint, network: Network, problem: Problem) -> tuple[RedshiftModel, Validation] | None:
+    """Calibrate on the validation split, measure which images are familiar, and score the calibrated PDFs.
+
+    Rank 0 has the result, the others None. Raises Preempted on all ranks if one is to stop.
+    """
+    world, device = problem.world, problem.device
+    val = ask_on_first(network, problem.val, in_batches(len(problem.val)), world, device)
+    chosen = np.arange(0, len(problem.train), -(-len(problem.train) // _FAMILIARITY_IMAGES))
+    parts = np.array_split(chosen, len(in_batches(len(chosen))))
+    train = ask_on_first(network, problem.train, parts, world, device)
+    if val is None or train is None:
+        return None
     z_spec_b = problem.val.z_spec_b.double().cpu().numpy()
     edges_e = problem.bins.edges
     spread = ResidualSpread.of(val.answer, z_spec_b) if val.answer.ndim == 1 else None
@@ -46,14 +55,7 @@ def finish(blueprint: Blueprint, network: Network, problem: Problem) -> tuple[Re
         network=network,
         # A regression's spread is measured on the validation split as it is: there is nothing left to correct.
         calibration=Calibration() if spread else fit_calibration(raw_bz, edges_e, z_spec_b),
-        familiarity=_familiarity(network, problem.train, val.features_bf),
+        familiarity=Familiarity.of(train.features_bf, val.features_bf),
         spread=spread,
     )
     return model, validate(model.pdf(val.answer), problem.bins, z_spec_b, float("nan"))
-
-
-def _familiarity(network: Network, train: Pixels, val_bf: np.ndarray) -> Familiarity:
-    step = -(-len(train) // _FAMILIARITY_IMAGES)
-    chosen = np.arange(0, len(train), step)
-    batches = (train.take(part)[0] for part in np.array_split(chosen, -(-len(chosen) // VALIDATION_BATCH)))
-    return Familiarity.of(ask(network, batches).features_bf, val_bf)

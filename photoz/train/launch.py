@@ -2,16 +2,19 @@
 
 import logging
 import multiprocessing
+import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 
 from photoz import runtime
 from photoz.artifacts import Artifact, Destination, Ref, load, open_store
-from photoz.errors import BadInput, PhotozError, Preempted, TryAgain
+from photoz.errors import BadInput, ExitCode, PhotozError, Preempted, TryAgain
 from photoz.train.settings import TrainSettings
 
 log = logging.getLogger("photoz.train")
@@ -60,8 +63,7 @@ def ranks_on_this_machine(shards: Artifact, settings: TrainSettings, dest: Desti
             for rank in range(1, settings.nproc)
         )
     ]
-    for process in others:
-        process.start()
+    _start(others)
     try:
         role = runtime.World(0, 0, settings.nproc, settings.nproc)
         with runtime.acting_as(role, port):
@@ -71,15 +73,26 @@ def ranks_on_this_machine(shards: Artifact, settings: TrainSettings, dest: Desti
         dead = {rank: process.exitcode for rank, process in enumerate(others, 1) if process.exitcode}
         if not dead:
             raise
+        if ExitCode.PREEMPTED in dead.values():
+            raise Preempted(
+                "another rank was asked to stop before the first step: run the same command again"
+            ) from error
         raise TryAgain(f"process of rank {min(dead)} ended with exit code {dead[min(dead)]}; run it again") from error
-    except Preempted:
-        raise  # the others stop by themselves at the same step
     except BaseException:
         for process in others:
             process.terminate()
         raise
     finally:
         _end(others)
+
+
+def _start(others: list[SpawnProcess]) -> None:
+    """Start processes that get even a stop signal that comes before they can handle it."""
+    with runtime.stop_signals_held():
+        resource_tracker.ensure_running()  # its start lets SIGTERM through again, but only once
+        with runtime.stop_signals_held():
+            for process in others:
+                process.start()
 
 
 def _end(others: list[SpawnProcess]) -> None:
@@ -94,6 +107,7 @@ def _run(other: _OtherRank) -> None:
     from photoz.train.model_job import make_model  # it imports this module
 
     runtime.install_stop_handlers()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     with runtime.acting_as(other.role, other.port):
         try:
             store = open_store(other.store_url)
@@ -101,6 +115,14 @@ def _run(other: _OtherRank) -> None:
             make_model(load(store, Ref.parse(other.shards)), other.settings, dest)
         except PhotozError as error:
             sys.exit(int(error.exit_code))  # rank 0 says what is wrong
+
+
+def _leave_with_parent() -> None:
+    """However rank 0 ends, this process does not outlive it: it would wait for it at the next step."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(ExitCode.TRY_AGAIN)
 
 
 def _free_port() -> int:

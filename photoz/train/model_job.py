@@ -11,16 +11,18 @@ import pyarrow.parquet as pq
 import torch
 
 from photoz import runtime
-from photoz.artifacts import Artifact, Destination, Draft, Outcome
+from photoz.artifacts import Artifact, Destination, Draft, Outcome, parse_duration
 from photoz.data import ShardSet, open_shards
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import choose_device
 from photoz.model.names import Recipe
+from photoz.model.redshift_model import RedshiftModel
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import model_files
 from photoz.model.scaling import InputScaling
 from photoz.train import distributed
 from photoz.train.card import write_card
+from photoz.train.checkpoints import Checkpoints, shelf_for
 from photoz.train.finish import Blueprint, finish
 from photoz.train.launch import ranks_on_this_machine
 from photoz.train.pixels import Pixels
@@ -28,12 +30,12 @@ from photoz.train.run import Problem, Run
 from photoz.train.sample import check_splits, load_labelled, shuffled
 from photoz.train.settings import TrainSettings
 from photoz.train.state import Checkpoint
+from photoz.train.validation import Validation
 
 log = logging.getLogger("photoz.train")
 
 RECIPE = 1  # raise it when the same settings come to give other bytes
 _PIECE = "model"
-_STATE = "training.pt"
 _PREPARE_IMAGES = 2048
 
 
@@ -51,7 +53,10 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
                 return draft.published
             if draft.todo([_PIECE]):
                 with distributed.joined(world, device):
-                    _make(source, settings, recipe, world, device, draft)
+                    # Only rank 0 keeps checkpoints: a local folder of another machine may not even be there.
+                    folder = settings.checkpoints if world.rank == 0 else None
+                    kept = Checkpoints(shelf_for(draft, folder, anew=dest.force))
+                    _make(source, settings, recipe, world, device, draft, kept)
             if world.rank > 0:
                 return draft.partial()
             if not draft.finish_slice():
@@ -81,6 +86,7 @@ def _make(
     world: runtime.World,
     device: torch.device,
     draft: Draft,
+    kept: Checkpoints,
 ) -> None:
     torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
     train, val = (load_labelled(source, split) for split in ("train", "val"))
@@ -95,19 +101,28 @@ def _make(
     pixels = Pixels(train, device)
     problem = Problem(pixels, Pixels(val, device), bins, recipe, settings.seed, device, world)
     network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
-    run = Run(problem, network, lambda state: draft.save_state(_STATE, state.encode()))
-    saved = draft.load_state(_STATE)
+    run = Run(
+        problem,
+        network,
+        lambda state: kept.save(state.progress.steps_done, state.encode()),
+        parse_duration(settings.checkpoint_every),
+    )
+    saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None
+    saved = distributed.from_first(saved, world, device)
     if saved is not None:
         run.resume(Checkpoint.decode(saved, device))
     run.train()
-    if world.rank == 0:
-        _publish(source.artifact, run, blueprint, settings, draft)
+    finished = finish(blueprint, run.best_network() if world.rank == 0 else run.network, problem)
+    if finished is not None:
+        _publish(source.artifact, run, *finished, settings, draft)
+        kept.clear()
     distributed.wait_for_all(world)
 
 
-def _publish(shards: Artifact, run: Run, blueprint: Blueprint, settings: TrainSettings, draft: Draft) -> None:
+def _publish(
+    shards: Artifact, run: Run, model: RedshiftModel, val: Validation, settings: TrainSettings, draft: Draft
+) -> None:
     problem, at = run.problem, run.progress
-    model, val = finish(blueprint, run.best_network(), problem)
     counts = {"train": len(problem.train), "val": len(problem.val)}
     facts = {
         "best_epoch": at.best_epoch,

@@ -1,6 +1,5 @@
 """Batches of training images on the device. Legend: b image, c channel, h row, w column."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,11 +31,6 @@ class Pixels:
             return images_bchw, self.z_spec_b[torch.from_numpy(indices).to(self._device)]
         where = torch.from_numpy(indices).to(self._device, non_blocking=True)
         return self._resident[where], self.z_spec_b[where]
-
-    def in_order(self, batch_size: int) -> Iterator[torch.Tensor]:
-        """All images in batches, in their order."""
-        for start in range(0, len(self), batch_size):
-            yield self.take(np.arange(start, min(start + batch_size, len(self))))[0]
 
     def _fits(self) -> bool:
         free, _ = torch.cuda.mem_get_info(self._device)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from photoz import progress as shown
 from photoz.data import EpochPlan
-from photoz.errors import BadInput
+from photoz.errors import BadInput, Preempted
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import Recipe
 from photoz.model.network import Network
-from photoz.model.redshift_model import ask
 from photoz.runtime import World, stop_requested
 from photoz.train import distributed
+from photoz.train.asking import ask_on_first, in_batches
 from photoz.train.augment import turn_at_random
 from photoz.train.losses import BinnedLoss, Loss, squared_error
 from photoz.train.optimizer import MAX_GRADIENT_NORM, WeightAverage, learning_rate, make_optimizer
@@ -27,9 +27,6 @@ from photoz.train.state import Checkpoint, Progress, Weights
 from photoz.train.validation import Validation, validate
 
 log = logging.getLogger("photoz.train")
-
-VALIDATION_BATCH = 512
-_NOTE_EVERY_S = 1.0
 
 Save = Callable[[Checkpoint], None]
 Indices = NDArray[np.int64]
@@ -51,8 +48,8 @@ class Problem:
 class Run:
     """One training run: the network, its average, the optimizer, and where they have got to."""
 
-    def __init__(self, problem: Problem, network: Network, save: Save) -> None:
-        self.problem, self.save = problem, save
+    def __init__(self, problem: Problem, network: Network, save: Save, save_every_s: float) -> None:
+        self.problem, self.save, self.save_every_s = problem, save, save_every_s
         recipe, world = problem.recipe, problem.world
         self.plan = EpochPlan(
             len(problem.train), -(-recipe.batch_size // world.size), problem.seed, world.rank, world.size
@@ -66,28 +63,34 @@ class Run:
             BinnedLoss(problem.bins, recipe.smoothing, problem.device) if recipe.head == "binned" else squared_error
         )
         self.progress = Progress()
+        self._counted_until = self._saved_at = time.monotonic()
+        self._saved: tuple[int, int] | None = None  # (epoch, step) of the newest checkpoint
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
         network = distributed.spread(self.network, self.problem.world, self.problem.device)
         samples, epochs = len(self.problem.train), self.problem.recipe.epochs
         with shown.stage("train", total=epochs * samples, unit="galaxies") as bar:
-            bar.advance(self.progress.epoch * samples + self.progress.galaxies * self.problem.world.size)
-            while self.progress.epoch < epochs:
-                network.train()
-                started = time.monotonic()
-                for indices in self.plan.batches(self.progress.epoch, self.progress.step):
-                    if not self._step(network, indices):
-                        self.progress.seconds += time.monotonic() - started
-                        self._save()
-                        distributed.stop_now()
-                    bar.advance(len(indices) * self.problem.world.size)
-                    self._note(bar, started)
-                self._end_epoch(started)
-                self._note(bar, started)
+            bar.advance(self.progress.epoch * samples + self.progress.galaxies)
+            self._counted_until = self._saved_at = time.monotonic()
+            try:
+                while self.progress.epoch < epochs:
+                    network.train()
+                    # After a stop in the validation there is no step left, and it is the validation that comes first.
+                    for indices in self.plan.batches(self.progress.epoch, self.progress.step):
+                        self._step(network, indices)
+                        bar.advance(len(indices) * self.problem.world.size)
+                        self._note(bar)
+                        if time.monotonic() - self._saved_at >= self.save_every_s:
+                            self._save()
+                    self._end_epoch()
+                    self._note(bar)
+            except Preempted:
+                self._save()
+                raise
 
-    def _step(self, network: torch.nn.Module, indices: Indices) -> bool:
-        """One optimizer step; False, with nothing changed, if a stop was asked for. Raises BadInput for a bad loss."""
+    def _step(self, network: torch.nn.Module, indices: Indices) -> None:
+        """One optimizer step. Raises Preempted, with nothing changed, at a stop, and BadInput for a bad loss."""
         at, recipe = self.progress, self.problem.recipe
         generator = self._seeded()
         images_bchw, z_spec_b = self.problem.train.take(indices)
@@ -100,11 +103,10 @@ class Run:
             answer = network(images_bchw)
         loss = self.loss(answer, z_spec_b)
         value = float(loss.detach())
-        stop, failed = distributed.any_rank(
-            (stop_requested(), not np.isfinite(value)), self.problem.world, self.problem.device
-        )
+        said = (stop_requested(), not np.isfinite(value), value * len(indices), len(indices))
+        stop, failed, loss_sum, galaxies = distributed.totals(said, self.problem.world, self.problem.device)
         if stop:
-            return False
+            distributed.stop_now()
         if failed:
             raise BadInput(
                 f"loss is {value} at step {at.step + 1} of epoch {at.epoch + 1}, before the weights were changed: "
@@ -115,9 +117,8 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         at.step, at.steps_done = at.step + 1, at.steps_done + 1
-        at.loss_sum, at.galaxies = at.loss_sum + value * len(indices), at.galaxies + len(indices)
+        at.loss_sum, at.galaxies = at.loss_sum + loss_sum, at.galaxies + int(galaxies)
         self.average.update(self.network, at.steps_done)
-        return True
 
     def _seeded(self) -> torch.Generator:
         """Seed dropout, and the augmentation's generator, by what identifies the step: nothing to save or restore."""
@@ -126,32 +127,33 @@ class Run:
         torch.manual_seed(int(key[0]))
         return torch.Generator().manual_seed(int(key[1]))
 
-    def _end_epoch(self, started: float) -> None:
-        """Validate, keep the best weights, write history, and save a checkpoint."""
-        at, world = self.progress, self.problem.world
-        sums = torch.tensor([at.loss_sum, at.galaxies], dtype=torch.float64, device=self.problem.device)
-        loss_sum, galaxies = distributed.total(sums, world).tolist()
-        train_seconds = at.seconds + time.monotonic() - started
-        if world.rank == 0:
-            found = self._validate()
+    def _end_epoch(self) -> None:
+        """Validate, keep the best weights, write history, and save a checkpoint. Raises Preempted at a stop."""
+        at = self.progress
+        train_seconds = self._count_seconds()
+        found = self._validate()
+        if found is not None:
             if found.criterion < at.best_criterion:
                 at.best_epoch, at.best_criterion = at.epoch + 1, found.criterion
                 self.best = {name: value.clone() for name, value in self.average.network.state_dict().items()}
             rate = learning_rate(self.problem.recipe, at.steps_done - 1, self.steps)
             at.history.append(
-                {"epoch": at.epoch + 1, "train_loss": loss_sum / galaxies} | found.columns() | {"learning_rate": rate}
+                {"epoch": at.epoch + 1, "train_loss": at.loss_sum / at.galaxies}
+                | found.columns()
+                | {"learning_rate": rate}
             )
-            seconds = at.seconds + time.monotonic() - started
-            at.timings.append(
-                {"epoch": at.epoch + 1, "seconds": seconds, "train_images_per_s": galaxies / max(train_seconds, 1e-9)}
-            )
+            speed = at.galaxies / max(train_seconds, 1e-9)
+            at.timings.append({"epoch": at.epoch + 1, "seconds": self._count_seconds(), "train_images_per_s": speed})
         at.next_epoch()
         self._save()
 
-    def _validate(self) -> Validation:
-        """Score the averaged weights. Raises BadInput where they give no finite answer."""
-        val = self.problem.val
-        answer = ask(self.average.network, val.in_order(VALIDATION_BATCH)).answer
+    def _validate(self) -> Validation | None:
+        """Score the averaged weights, on rank 0. Raises BadInput for no finite answer, Preempted at a stop."""
+        val, world = self.problem.val, self.problem.world
+        asked = ask_on_first(self.average.network, val, in_batches(len(val)), world, self.problem.device)
+        if asked is None:
+            return None
+        answer = asked.answer
         as_logits = torch.from_numpy(np.log(np.maximum(answer, 1e-30))[None] if answer.ndim == 2 else answer)
         loss = float(self.loss(as_logits.float().to(self.problem.device), val.z_spec_b))
         found = validate(answer, self.problem.bins, val.z_spec_b.double().cpu().numpy(), loss)
@@ -162,26 +164,37 @@ class Run:
             )
         return found
 
-    def _note(self, bar: shown.Stage, started: float) -> None:
+    def _count_seconds(self) -> float:
+        """Seconds that this epoch has taken so far, in runs before this one, too."""
+        now = time.monotonic()
+        self.progress.seconds += now - self._counted_until
+        self._counted_until = now
+        return self.progress.seconds
+
+    def _note(self, bar: shown.Stage) -> None:
         at = self.progress
         last = at.history[-1] if at.history else None
         val = f" · val sigma_mad {last['val_sigma_mad']:.4f}" if last else ""
-        rate = at.galaxies * self.problem.world.size / max(time.monotonic() - started + at.seconds, 1e-9)
+        rate = at.galaxies / max(self._count_seconds(), 1e-9)
         loss = at.loss_sum / at.galaxies if at.galaxies else (last["train_loss"] if last else float("nan"))
         speed = f" · {rate:.0f} images/s" if at.galaxies else ""
         bar.note(f"epoch {min(at.epoch + 1, self.problem.recipe.epochs)} · loss {loss:.3f}{val}{speed}")
 
     def _save(self) -> None:
-        if self.problem.world.rank == 0:
+        self._count_seconds()
+        where = (self.progress.epoch, self.progress.step)
+        if self.problem.world.rank == 0 and where != self._saved:
             optimizer = self.optimizer.state_dict()
             weights, average = self.network.state_dict(), self.average.network.state_dict()
             self.save(Checkpoint(weights, average, self.best, optimizer, self.progress))
+        self._saved, self._saved_at = where, time.monotonic()
 
     def resume(self, found: Checkpoint) -> None:
         """Take up a saved state."""
         self.network.load_state_dict(found.network)
         self.average.network.load_state_dict(found.average)
         self.best, self.progress = found.best, found.progress
+        self._saved = (self.progress.epoch, self.progress.step)
         self.optimizer.load_state_dict(found.optimizer)
         log.info(
             "resumed in epoch %d, after step %d of %d", self.progress.epoch + 1, self.progress.step, self.plan.steps

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from photoz.artifacts import parse_duration
 from photoz.errors import BadInput
 from photoz.model.names import APERTURE_CNN, NETWORKS, Recipe, check_model_name, recipe_for
 from photoz.settings import setting
@@ -25,12 +26,23 @@ class TrainSettings:
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto takes a GPU if there is one.")
     nproc: int = setting(1, "Processes on this machine, one a GPU with CUDA.", metavar="N")
     bins: int = setting(200, "Redshift bins of the PDFs, of equal width in log(1 + z).", metavar="N")
+    checkpoints: str | None = setting(
+        None, "Local folder for checkpoints (default: beside the model in the store).", metavar="DIR"
+    )
+    checkpoint_every: str = setting(
+        "10m",
+        "Save a checkpoint this often inside an epoch, too: 90s, 10m; one comes after each epoch.",
+        metavar="TIME",
+    )
     shuffle_labels: bool = setting(
         False, "Control: train on redshifts dealt out at random; the model must then know nothing."
     )
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
+        parse_duration(self.checkpoint_every)
+        if self.checkpoints is not None and (not self.checkpoints or "://" in self.checkpoints):
+            raise BadInput(f"--checkpoints {self.checkpoints!r}: expected a folder of this machine")
         if self.epochs is not None and not 1 <= self.epochs <= 100_000:
             raise BadInput(f"--epochs {self.epochs}: expected 1 or more")
         if self.batch_size is not None and not 1 <= self.batch_size <= 1_000_000:

@@ -2,10 +2,12 @@
 
 import io
 import pickle
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from photoz.errors import BadFormat
 
@@ -19,7 +21,7 @@ class Progress:
     epoch: int = 0
     step: int = 0  # within the epoch
     steps_done: int = 0
-    loss_sum: float = 0.0  # over the epoch's galaxies so far
+    loss_sum: float = 0.0  # over the epoch's galaxies so far, those of all ranks
     galaxies: int = 0
     seconds: float = 0.0  # of this epoch, in runs before this one
     best_epoch: int = 0  # counted from 1; 0 before the first
@@ -49,6 +51,12 @@ class Checkpoint:
         torch.save(parts | {"progress": asdict(self.progress)}, file)
         return file.getvalue()
 
+    def check_fit(self, network: nn.Module) -> None:
+        """Raise BadFormat unless these are weights of such a network."""
+        expected = _shapes(network.state_dict())
+        if _shapes(self.network) != expected or _shapes(self.average) != expected:
+            raise BadFormat("the weights are those of another network")
+
     @classmethod
     def decode(cls, data: bytes, device: torch.device) -> "Checkpoint":
         """Read it back. Raises BadFormat if it is no checkpoint of this version."""
@@ -57,4 +65,8 @@ class Checkpoint:
             return cls(**found | {"progress": Progress(**found["progress"])})
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadFormat(f"training checkpoint: {reason}; start anew with --force") from None
+            raise BadFormat(f"not a checkpoint of this version ({reason})") from None
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}

@@ -1,0 +1,44 @@
+"""Asking a network about many images while other ranks wait: all agree before each batch whether to stop."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from photoz.model.network import Network
+from photoz.model.redshift_model import NetworkOutput, ask
+from photoz.runtime import World
+from photoz.train import distributed
+from photoz.train.pixels import Pixels
+
+_BATCH = 512
+
+Indices = NDArray[np.integer[Any]]
+
+
+def in_batches(count: int) -> list[Indices]:
+    """The numbers up to `count`, in batches in their order."""
+    return np.array_split(np.arange(count), range(_BATCH, count, _BATCH))
+
+
+def ask_on_first(
+    network: Network, pixels: Pixels, parts: Sequence[Indices], world: World, device: torch.device
+) -> NetworkOutput | None:
+    """Rank 0's answers for these batches, None on the others. Raises Preempted on all ranks if one is to stop.
+
+    A rank that only waited at the next step could not say that it has to leave, and would be left behind.
+    """
+
+    def batches() -> Iterator[torch.Tensor]:
+        for part in parts:
+            distributed.check_stop(world, device)
+            if world.rank == 0:
+                yield pixels.take(part)[0]
+
+    if world.rank == 0:
+        return ask(network, batches())
+    for _ in batches():
+        pass
+    return None
