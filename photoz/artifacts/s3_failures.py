@@ -114,8 +114,9 @@ def _unreachable(error: aws.BotoCoreError) -> str:
 
 
 def _tls_reason(error: aws.SSLError) -> str:
-    found = re.search(r"certificate verify failed: ([^(]*)|\[SSL: (\w+)\]|doesn't match", str(error))
-    return (found[1] or found[2] or "another host's certificate").strip() if found else one_line(error)
+    text = one_line(error)
+    found = re.search(r"certificate verify failed: ([^(]*)", text) or re.search(r"\[SSL: (\w+)\]", text)
+    return found[1].strip() if found else text
 
 
 def _refusal(error: aws.ClientError, url: str, where: str, patience: Patience) -> Exception:
