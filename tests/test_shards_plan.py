@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from photoz.data.layout import split_of
 from photoz.errors import BadInput
-from photoz.shards.plan import MAX_KEY, member_keys, plan_shards
+from photoz.shards.plan import MAX_KEY, member_keys, plan_shards, shared_keys
 from tests.shards_support import galaxies_table
 
 SPLITS = st.lists(st.sampled_from(["train", "val", "test", None]), min_size=1, max_size=120)
@@ -22,11 +22,15 @@ def table(splits: list[str | None]) -> pa.Table:
     return pa.table({"object_id": pa.array(ids), "split": pa.array(splits, pa.string())})
 
 
+def keys_of(object_ids: list[str]) -> list[str]:
+    return member_keys(object_ids, shared_keys([pa.table({"object_id": pa.array(object_ids, pa.string())})]))
+
+
 @given(SPLITS, st.integers(1, 50))
 def test_every_galaxy_is_in_one_shard_of_its_own_split_and_no_shard_is_tiny(
     splits: list[str | None], most: int
 ) -> None:
-    plan = plan_shards(table(splits), most)
+    plan = plan_shards(lambda: [table(splits)], most)
     rows = np.concatenate([shard.rows for shard in plan])
     assert sorted(rows) == list(range(len(splits)))
     for shard in plan:
@@ -44,7 +48,7 @@ def test_the_order_of_the_catalogue_does_not_matter(splits: list[str | None], ra
     random.shuffle(mixed)  # type: ignore[attr-defined]
 
     def ids(rows: pa.Table) -> list[list[str]]:
-        return [rows["object_id"].take(shard.rows).to_pylist() for shard in plan_shards(rows, 10)]
+        return [rows["object_id"].take(shard.rows).to_pylist() for shard in plan_shards(lambda: [rows], 10)]
 
     assert ids(galaxies) == ids(galaxies.take(mixed))
 
@@ -53,7 +57,7 @@ def test_a_shard_is_a_random_sample_of_a_catalogue_in_order_of_redshift() -> Non
     galaxies = galaxies_table(5000).sort_by("z_spec")
     means = [
         np.mean(galaxies["z_spec"].take(shard.rows).to_numpy())
-        for shard in plan_shards(galaxies, 500)
+        for shard in plan_shards(lambda: [galaxies], 500)
         if split_of(shard.name) == "train"
     ]
     assert len(means) == 6
@@ -63,17 +67,17 @@ def test_a_shard_is_a_random_sample_of_a_catalogue_in_order_of_redshift() -> Non
 def test_an_id_that_comes_twice_is_refused() -> None:
     galaxies = galaxies_table(3, object_id=pa.array(["a", "b", "a"]))
     with pytest.raises(BadInput, match="'a' comes twice"):
-        plan_shards(galaxies, 10)
+        plan_shards(lambda: [galaxies], 10)
 
 
 def test_a_split_that_can_t_name_a_file_is_refused() -> None:
     galaxies = galaxies_table(2, split=pa.array(["train", "../up"]))
     with pytest.raises(BadInput, match=r"split '../up'"):
-        plan_shards(galaxies, 10)
+        plan_shards(lambda: [galaxies], 10)
 
 
 def test_keys_keep_what_a_file_name_can_hold() -> None:
-    assert member_keys(["sdss-dr17/1237648720693755918", "NGC 4321", "a.b"]) == [
+    assert keys_of(["sdss-dr17/1237648720693755918", "NGC 4321", "a.b"]) == [
         "sdss-dr17_1237648720693755918",
         "NGC_4321",
         "a_b",
@@ -82,11 +86,11 @@ def test_keys_keep_what_a_file_name_can_hold() -> None:
 
 @given(st.lists(st.text(min_size=1, max_size=200), unique=True, max_size=30))
 def test_keys_are_unique_file_names(object_ids: list[str]) -> None:
-    keys = member_keys(object_ids)
+    keys = keys_of(object_ids)
     assert not [key for key, times in Counter(keys).items() if times > 1]
     assert all(re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}", key, re.ASCII) for key in keys)
 
 
 def test_keys_of_ids_that_differ_only_in_odd_characters_stay_apart() -> None:
-    one, two, plain = member_keys(["a b", "a/b", "c"])
+    one, two, plain = keys_of(["a b", "a/b", "c"])
     assert one != two and one.startswith("a_b-") and plain == "c"

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from photoz import runtime
 from photoz.artifacts.cache import Cache
 from photoz.artifacts.manifest import FileEntry, Manifest, sha256_hex
-from photoz.artifacts.parquet import BROKEN, check_unfolded, read_bounded
+from photoz.artifacts.parquet import BROKEN, bounded_batches, check_unfolded, read_bounded
 from photoz.artifacts.refs import Ref, artifact_prefix, manifest_key, manifest_ref, removed_key
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, Store
 from photoz.errors import BadFormat, BadInput, MissingArtifact, PhotozError, TryAgain
@@ -93,6 +93,15 @@ class Artifact:
             check_unfolded(file, path.stat().st_size)
             self._check_rows(name, file.metadata.num_rows)
             yield file
+
+    def batches(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """A Parquet file's rows in order, all columns or some, a few thousand at a time; BadFormat as `table`."""
+        with self._reading(name) as path:
+            rows = 0
+            for batch in bounded_batches(path, columns):
+                rows += batch.num_rows
+                yield batch
+            self._check_rows(name, rows)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[Path]:

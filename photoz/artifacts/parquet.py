@@ -1,7 +1,8 @@
 """Parquet files that somebody else may have written: read whole only if they don't unfold to far more than they are."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 MOST_UNFOLDED = 200  # times the file's own bytes; repeated values make tables of galaxies up to 20 times smaller
+BATCH_ROWS = 8192
 ALWAYS_ALLOWED = 2**28  # bytes that any file may unfold to
 BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError)  # what pyarrow raises for a broken file
 
@@ -37,21 +39,41 @@ def check_unfolded(file: pq.ParquetFile, file_bytes: int) -> None:
 def read_bounded(source: Path | bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The table, all columns or some. Raises one of BROKEN for a file that is broken, a bomb, or lacks a column."""
     file_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
-    schema = pq.read_schema(_opened(source))
-    missing = [name for name in columns or () if name not in schema.names]
+    with _reader(source, columns) as (file, schema):
+        check_unfolded(file, file_bytes)
+        return _plain(file.read(columns=schema.names), schema, file_bytes)
+
+
+def bounded_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows in order, all columns or some, a few thousand at a time. Raises as `read_bounded` does."""
+    file_bytes = path.stat().st_size
+    with _reader(path, columns) as (file, schema):
+        check_unfolded(file, file_bytes)
+        for batch in file.iter_batches(BATCH_ROWS, columns=schema.names):
+            yield _plain(pa.Table.from_batches([batch]), schema, file_bytes)
+
+
+@contextmanager
+def _reader(source: Path | bytes, columns: Sequence[str] | None) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
+    """The file, which gives texts as dictionaries, and the columns to read as they are to be."""
+    whole = pq.read_schema(_opened(source))
+    missing = [name for name in columns or () if name not in whole.names]
     if missing:
-        raise pa.ArrowInvalid(f"has no column {missing[0]!r}; it has {', '.join(schema.names)[:200]}")
-    nested = [field.name for field in schema if holds_texts(field.type) and (columns is None or field.name in columns)]
+        raise pa.ArrowInvalid(f"has no column {missing[0]!r}; it has {', '.join(whole.names)[:200]}")
+    schema = pa.schema([whole.field(name) for name in (whole.names if columns is None else columns)], whole.metadata)
+    nested = [field.name for field in schema if holds_texts(field.type)]
     if nested:
         raise pa.ArrowInvalid(f"column {nested[0]!r} holds lists of texts; expected numbers or texts")
     # As dictionaries, a text of a megabyte that comes a million times takes a megabyte.
     texts = [field.name for field in schema if is_text(field.type)]
     with pq.ParquetFile(_opened(source), read_dictionary=texts) as file:
-        check_unfolded(file, file_bytes)
-        table = file.read(columns=list(columns) if columns is not None else None)
-    _check(sum(_text_bytes(table[name]) for name in texts if name in table.column_names), file_bytes)
-    plain = pa.schema([schema.field(name) for name in table.column_names], table.schema.metadata)
-    return table.cast(plain)
+        yield file, schema
+
+
+def _plain(table: pa.Table, schema: pa.Schema, file_bytes: int) -> pa.Table:
+    """The table with each text in its place, if they are not too many bytes then."""
+    _check(sum(_text_bytes(table[field.name]) for field in schema if is_text(field.type)), file_bytes)
+    return table.select(schema.names).cast(schema)
 
 
 def _opened(source: Path | bytes) -> Path | io.BytesIO:

@@ -1,6 +1,6 @@
 """The survey's colour cutouts as stamps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -35,7 +35,7 @@ class CutoutImages:
     image: ImageFormat
     sharers: int
 
-    def stamps(self, galaxies: pa.Table) -> Iterator[bytes | NoCutout]:
+    def stamps(self, galaxies: Iterable[pa.Table]) -> Iterator[bytes | NoCutout]:
         """Each galaxy's member for the tar, in order, or why it has none."""
         limit, scale = self.survey.requests_per_s_limit, self.image.scale_arcsec_per_px
         assert scale is not None
@@ -45,5 +45,9 @@ class CutoutImages:
             scale_arcsec_per_px=scale,
             requests_per_s=limit / self.sharers if limit else None,
         )
-        positions_deg = zip(galaxies["ra"].to_pylist(), galaxies["dec"].to_pylist(), strict=True)
+        positions_deg = (
+            position
+            for rows in galaxies
+            for position in zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)
+        )
         return fetch_cutouts(service, positions_deg)

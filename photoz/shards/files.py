@@ -5,7 +5,7 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,10 +75,10 @@ class FileImages:
     files: ImageFolder
     image: ImageFormat
 
-    def stamps(self, galaxies: pa.Table) -> Iterator[bytes | NoCutout]:
+    def stamps(self, galaxies: Iterable[pa.Table]) -> Iterator[bytes | NoCutout]:
         """Each galaxy's member for the tar, in order, or why it has none."""
-        named = _named(galaxies)
-        some = (named[at : at + FILES_AT_ONCE] for at in range(0, len(named), FILES_AT_ONCE))
+        tables = map(_named, galaxies)
+        some = (named[at : at + FILES_AT_ONCE] for named in tables for at in range(0, len(named), FILES_AT_ONCE))
         for stamps in in_order(lambda few: list(map(self._stamp, few)), some, usable_cores()):
             yield from stamps
 
@@ -119,8 +119,8 @@ class _Seen:
     fault: str = ""  # of the last file that can't be used
 
 
-def open_files(files: ImageFolder, galaxies: pa.Table) -> FileImages:
-    """Find out what the files have in common, from some spread evenly over `galaxies`.
+def open_files(files: ImageFolder, some: pa.Table, names: Iterable[str | None]) -> FileImages:
+    """Find out what the files have in common, from `some` galaxies' and the `names` of all.
 
     JPEGs stay as they are if all files are JPEGs that need no cutting; else all becomes NPY. The shape and type of
     most files is that of the set, and files that differ become failures. Raises BadInput if no file can be used, or
@@ -128,14 +128,14 @@ def open_files(files: ImageFolder, galaxies: pa.Table) -> FileImages:
     """
     if not files.folder.is_dir():
         raise BadInput(f"folder {files.folder}: not there; name where the images are now with --images-from")
-    seen = _look(files, galaxies)
+    seen = _look(files, some)
     if not seen.kinds:
         raise BadInput(f"images in {files.folder}: none can be used, such as {seen.fault}")
     (shape, dtype), times = seen.kinds.most_common(1)[0]
     if 2 * times < seen.kinds.total():
         shapes = ", ".join(f"{n} of {_by(other)} {kind}" for (other, kind), n in seen.kinds.most_common(3))
         raise BadInput(f"images in {files.folder} are of many shapes ({shapes}); cut all to one with --size PX")
-    as_they_are = _all_jpeg(galaxies["image"].to_pylist()) and not seen.cut
+    as_they_are = not seen.cut and _all_jpeg(names)
     channels, height, width = shape
     image = ImageFormat(
         format="jpg" if as_they_are else "npy",
@@ -149,10 +149,9 @@ def open_files(files: ImageFolder, galaxies: pa.Table) -> FileImages:
     return FileImages(files, image)
 
 
-def _look(files: ImageFolder, galaxies: pa.Table) -> _Seen:
+def _look(files: ImageFolder, some: pa.Table) -> _Seen:
     seen = _Seen()
-    some = np.unique(np.linspace(0, galaxies.num_rows - 1, LOOKED_AT).astype(np.int64))
-    for named in _named(galaxies.take(some)):
+    for named in _named(some):
         try:
             whole = files.pixels(files.read(*named))
             image = centre_crop(whole, files.size_px)
@@ -170,7 +169,7 @@ def _named(galaxies: pa.Table) -> list[tuple[str | None, str | None]]:
     return list(zip(galaxies["image"].to_pylist(), galaxies["image_sha256"].to_pylist(), strict=True))
 
 
-def _all_jpeg(names: list[str | None]) -> bool:
+def _all_jpeg(names: Iterable[str | None]) -> bool:
     return all(name.lower().endswith(_JPEG_NAMES) for name in names if name)
 
 

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from itertools import tee
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,8 @@ from photoz.artifacts import Artifact, Destination, Draft, Outcome, PieceReceipt
 from photoz.data.layout import FAILURES, split_of
 from photoz.errors import BadInput, PhotozError
 from photoz.runtime import check_stop
-from photoz.shards.plan import PlannedShard, member_keys, plan_shards
+from photoz.shards.galaxies import Galaxies
+from photoz.shards.plan import PlannedShard, member_keys, plan_shards, shared_keys
 from photoz.shards.settings import ShardSettings
 from photoz.shards.sources import ImageSource, Origin, decide_origin, open_images
 from photoz.shards.write import FAILURE_SCHEMA, ShardWriter, encode
@@ -24,6 +27,7 @@ from photoz.survey import EMBEDDED
 log = logging.getLogger("photoz.shards")
 
 RECIPE = 1
+_ROWS_AT_ONCE = 16_384  # read in one pass over the catalogue
 
 
 def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) -> Outcome:
@@ -32,17 +36,17 @@ def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) 
     Every galaxy ends up as a sample or, with the reason, in failures.parquet. Raises BadInput for settings that
     don't fit the catalogue or if no galaxy has an image, TryAgain if the survey keeps failing.
     """
-    galaxies = catalog.table("catalog.parquet")
-    if galaxies.num_rows == 0:
+    galaxies = Galaxies.of(catalog)
+    if galaxies.count == 0:
         raise BadInput(f"{catalog.ref} has no galaxies; make a catalogue with a wider selection")
-    origin = decide_origin(catalog, settings, galaxies)
+    origin = decide_origin(catalog, settings, galaxies.schema.names)
     with Draft.begin(dest, kind="shards", recipe=RECIPE, settings=origin.deciding(), inputs=[catalog]) as draft:
         if draft.published:
             return draft.published
-        plan = plan_shards(galaxies, settings.samples_per_shard)
+        plan = plan_shards(lambda: galaxies.batches(["object_id", "split"]), settings.samples_per_shard)
         names = set(draft.todo([shard.name for shard in plan]))
         todo = [shard for shard in plan if shard.name in names]
-        log.info("%d galaxies make %d shards, of which %d are to be done here", galaxies.num_rows, len(plan), len(todo))
+        log.info("%d galaxies make %d shards, of which %d are to be done here", galaxies.count, len(plan), len(todo))
         if todo:
             with open_images(catalog, origin, galaxies, dest.task.count) as source:
                 _write_all(draft, source, galaxies, todo)
@@ -51,25 +55,36 @@ def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) 
         return _publish(draft, origin, galaxies)
 
 
-def _write_all(draft: Draft, source: ImageSource, galaxies: pa.Table, todo: list[PlannedShard]) -> None:
-    keys = member_keys(galaxies["object_id"].to_pylist())
-    ordered = galaxies.append_column("key", pa.array(keys)).take(np.concatenate([shard.rows for shard in todo]))
+def _write_all(draft: Draft, source: ImageSource, galaxies: Galaxies, todo: list[PlannedShard]) -> None:
     # One stream over all shards: the next shard's images are on their way while this one is written.
-    stamps = source.stamps(ordered)
-    with progress.stage("images", total=ordered.num_rows, unit="galaxies") as bar:
+    for_stamps, to_write = tee(_rows_of(galaxies, todo))
+    stamps = source.stamps(rows for _, rows in for_stamps)
+    with progress.stage("images", total=sum(len(shard.rows) for shard in todo), unit="galaxies") as bar:
         writer = ShardWriter(draft, source.image, stamps, bar)
-        start = 0
-        for shard in todo:
+        for shard, rows in to_write:
             check_stop()
-            writer.write(shard.name, ordered.slice(start, len(shard.rows)))
+            writer.write(shard, rows)
+
+
+def _rows_of(galaxies: Galaxies, shards: list[PlannedShard]) -> Iterator[tuple[str, pa.Table]]:
+    """Each shard's name and its rows with their `key`, in its order; read for a few shards at a time."""
+    shared = shared_keys(galaxies.batches(["object_id"]))
+    shards_at_once = max(1, _ROWS_AT_ONCE // max(len(shard.rows) for shard in shards))
+    for at in range(0, len(shards), shards_at_once):
+        some = shards[at : at + shards_at_once]
+        rows = galaxies.take(np.concatenate([shard.rows for shard in some]))
+        keys = member_keys(rows["object_id"].to_pylist(), shared)
+        keyed, start = rows.append_column("key", pa.array(keys)), 0
+        for shard in some:
+            yield shard.name, keyed.slice(start, len(shard.rows))
             start += len(shard.rows)
 
 
-def _publish(draft: Draft, origin: Origin, galaxies: pa.Table) -> Outcome:
+def _publish(draft: Draft, origin: Origin, galaxies: Galaxies) -> Outcome:
     receipts = draft.receipts()
     samples, failed = (sum(receipt.facts[what] for receipt in receipts) for what in ("samples", "failures"))
-    if samples + failed != galaxies.num_rows:
-        raise PhotozError(f"{samples} samples and {failed} failures of {galaxies.num_rows} galaxies; remove the draft")
+    if samples + failed != galaxies.count:
+        raise PhotozError(f"{samples} samples and {failed} failures of {galaxies.count} galaxies; remove the draft")
     failures = _merge_failures(draft, receipts)
     _say(samples, failures)
     if not samples:
@@ -82,7 +97,7 @@ def _publish(draft: Draft, origin: Origin, galaxies: pa.Table) -> Outcome:
     about = json.loads((galaxies.schema.metadata or {}).get(b"photoz", b"{}"))
     return draft.commit(
         {
-            "galaxies": galaxies.num_rows,
+            "galaxies": galaxies.count,
             "samples": samples,
             "failures": failed,
             "splits": dict(splits),
@@ -95,9 +110,7 @@ def _publish(draft: Draft, origin: Origin, galaxies: pa.Table) -> Outcome:
 
 
 def _merge_failures(draft: Draft, receipts: list[PieceReceipt]) -> pa.Table:
-    tables = [
-        pq.read_table(io.BytesIO(draft.stage(entry))) for receipt in receipts for entry in receipt.staged
-    ]
+    tables = [pq.read_table(io.BytesIO(draft.stage(entry))) for receipt in receipts for entry in receipt.staged]
     return pa.concat_tables([FAILURE_SCHEMA.empty_table(), *tables]).sort_by("object_id")
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -25,44 +26,81 @@ class PlannedShard:
     rows: NDArray[np.int64]
 
 
-def plan_shards(galaxies: pa.Table, samples_per_shard: int) -> list[PlannedShard]:
+def plan_shards(batches: Callable[[], Iterable[pa.Table]], samples_per_shard: int) -> list[PlannedShard]:
     """Cut each split into shards of (nearly) equal size, at most `samples_per_shard`, each a random sample of it.
 
-    Order is by a hash of object_id, so it does not depend on the catalogue's. Raises BadInput for a split that
-    can't be part of a file name.
+    `batches` starts a pass over the catalogue's `object_id` and `split`. Order is by a hash of object_id, so it does
+    not depend on the catalogue's. Raises BadInput for an id that comes twice, or a split that can't be part of a file
+    name.
     """
-    order = _shuffled(galaxies["object_id"].to_pylist())
-    splits = np.array([split or ALL for split in galaxies["split"].to_pylist()], dtype=object)[order]
+    codes: dict[str, int] = {}
+    # Numbers only: the ids of millions of galaxies would take gigabytes.
+    hashes, splits = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int32)]
+    for batch in batches():
+        hashes.append(_hashes(batch["object_id"].to_pylist()))
+        names = [split or ALL for split in batch["split"].to_pylist()]
+        splits.append(np.array([codes.setdefault(name, len(codes)) for name in names], np.int32))
+    order = _shuffled(np.concatenate(hashes), batches)
+    split_of_row = np.concatenate(splits)[order]
     plan: list[PlannedShard] = []
-    for split in sorted(set(splits)):
+    for split in sorted(codes):
         if not _SPLIT.fullmatch(split):
             raise BadInput(f"split {split!r}: expected up to 32 of a-z, 0-9 and '_', such as train, val, test")
-        rows = order[splits == split]
+        rows = order[split_of_row == codes[split]]
         shards = -(-len(rows) // samples_per_shard)
         plan += [PlannedShard(shard_name(split, i), part) for i, part in enumerate(np.array_split(rows, shards))]
     return plan
 
 
-def _shuffled(object_ids: list[str]) -> NDArray[np.int64]:
-    """Row numbers ordered by a hash of the id. Raises BadInput for an id that comes twice."""
-    repeated = [object_id for object_id, times in Counter(object_ids).items() if times > 1]
-    if repeated:
-        raise BadInput(f"object_id {repeated[0]!r} comes twice in the catalogue; each galaxy needs an id of its own")
-    hashes = [hashlib.blake2b(object_id.encode(), digest_size=8).digest() for object_id in object_ids]
-    return np.array(sorted(range(len(object_ids)), key=lambda row: (hashes[row], object_ids[row])), dtype=np.int64)
+def _hashes(object_ids: list[str]) -> NDArray[np.uint64]:
+    """(row, 2) hashes of each id: the first decides the order, both together stand for the id."""
+    encoded = [object_id.encode() for object_id in object_ids]
+    digests = (_digest(one) + _digest(one, b"identity") for one in encoded)
+    return np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def member_keys(object_ids: list[str]) -> list[str]:
+def _digest(data: bytes, purpose: bytes = b"") -> bytes:
+    return hashlib.blake2b(data, digest_size=8, person=purpose).digest()
+
+
+def _shuffled(hashes: NDArray[np.uint64], batches: Callable[[], Iterable[pa.Table]]) -> NDArray[np.int64]:
+    """Row numbers in the order of their hashes. Raises BadInput for an id that comes twice."""
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    same = (hashes[order[1:]] == hashes[order[:-1]]).all(axis=1)
+    if same.any():
+        row = int(order[1:][same].min())
+        object_id = next(islice((name for batch in batches() for name in batch["object_id"].to_pylist()), row, None))
+        raise BadInput(f"object_id {object_id!r} comes twice in the catalogue; each galaxy needs an id of its own")
+    return order
+
+
+def shared_keys(batches: Iterable[pa.Table]) -> frozenset[int]:
+    """Hashes of the keys that more than one `object_id` of a catalogue would have; see `member_keys`."""
+    found = [np.empty(0, np.uint64)]
+    for batch in batches:
+        found.append(np.array([_key_hash(_plain(one)) for one in batch["object_id"].to_pylist()], np.uint64))
+    hashes = np.sort(np.concatenate(found))
+    return frozenset(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+
+
+def member_keys(object_ids: list[str], shared: frozenset[int]) -> list[str]:
     """A tar member's key for each id: characters other than letters, digits, '_' and '-' become '_'.
 
     Ids that would come out the same, or too long, end in 16 hex digits of their SHA-256 instead.
     """
-    plain = [_NOT_IN_KEYS.sub("_", object_id) for object_id in object_ids]
-    times = Counter(plain)
+    plain = ((_plain(object_id), object_id) for object_id in object_ids)
     return [
-        key if times[key] == 1 and 0 < len(key) <= MAX_KEY else _digested(key, object_id)
-        for key, object_id in zip(plain, object_ids, strict=True)
+        key if 0 < len(key) <= MAX_KEY and _key_hash(key) not in shared else _digested(key, object_id)
+        for key, object_id in plain
     ]
+
+
+def _plain(object_id: str) -> str:
+    return _NOT_IN_KEYS.sub("_", object_id)
+
+
+def _key_hash(key: str) -> int:
+    return int.from_bytes(_digest(key.encode()), "big")
 
 
 def _digested(key: str, object_id: str) -> str:

@@ -1,18 +1,20 @@
 """Where a catalogue's images come from: the survey's cutouts, or the user's own files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from photoz.artifacts import Artifact
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadInput
 from photoz.shards.cutouts import CutoutImages, cutout_format
-from photoz.shards.files import ImageFolder, open_files
+from photoz.shards.files import LOOKED_AT, ImageFolder, open_files
+from photoz.shards.galaxies import Galaxies
 from photoz.shards.settings import JPEG_SIZES, ShardSettings
 from photoz.survey import TABLE, open_survey, survey_identity
 from photoz.survey.picture import NoCutout
@@ -27,8 +29,8 @@ class ImageSource(Protocol):
     def image(self) -> ImageFormat:
         """What every stamp looks like."""
 
-    def stamps(self, galaxies: pa.Table) -> Iterator[bytes | NoCutout]:
-        """Each galaxy's member for the tar, in order, or why it has none."""
+    def stamps(self, galaxies: Iterable[pa.Table]) -> Iterator[bytes | NoCutout]:
+        """Each galaxy's member for the tar, in order, or why it has none; tables are asked for as they are needed."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Origin:
         return common | {"scale": self.settings.scale, "survey": self.survey}
 
 
-def decide_origin(catalog: Artifact, settings: ShardSettings, galaxies: pa.Table) -> Origin:
+def decide_origin(catalog: Artifact, settings: ShardSettings, columns: Sequence[str]) -> Origin:
     """Fill in what the settings leave to the catalogue. Raises BadInput where they don't fit it."""
-    has_files = {"image", "image_sha256"} <= set(galaxies.column_names)
+    has_files = {"image", "image_sha256"} <= set(columns)
     if settings.images == "files" or (settings.images is None and has_files):
         if not has_files:
             raise BadInput(f"{catalog.ref} names no image files; its table needs an image column, or use --images jpeg")
@@ -83,7 +85,7 @@ def _same_sky(catalog: Artifact, survey: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def open_images(catalog: Artifact, origin: Origin, galaxies: pa.Table, sharers: int = 1) -> Iterator[ImageSource]:
+def open_images(catalog: Artifact, origin: Origin, galaxies: Galaxies, sharers: int = 1) -> Iterator[ImageSource]:
     """The source of images, for as long as the block lasts; `sharers` tasks ask the survey at the same time.
 
     Raises BadInput if it can't be used.
@@ -93,7 +95,10 @@ def open_images(catalog: Artifact, origin: Origin, galaxies: pa.Table, sharers: 
         folder = settings.images_from or catalog.summary.get("table_folder")
         if folder is None:
             raise BadInput(f"{catalog.ref} does not say where its table was; name the folder with --images-from")
-        yield open_files(ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes), galaxies)
+        some = np.unique(np.linspace(0, galaxies.count - 1, LOOKED_AT).astype(np.int64))
+        names = (name for batch in galaxies.batches(["image"]) for name in batch["image"].to_pylist())
+        files = ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes)
+        yield open_files(files, galaxies.take(some, ["image", "image_sha256"]), names)
         return
     assert origin.size_px is not None
     with open_survey(origin.survey["name"], settings.survey_url) as survey:
