@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from jobs import logs
@@ -14,6 +14,7 @@ from jobs.options import JobOptions, flag
 from photoz.artifacts import KINDS, Artifact, Ref, load, open_store, parse_duration, upkeep
 from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.errors import BadFormat, BadInput
+from photoz.redaction import shown
 
 app = typer.Typer(
     name="artifacts",
@@ -181,8 +182,15 @@ def _load(ref: str, store: str) -> Artifact:
     return load(open_store(store), Ref.parse(ref))
 
 
+class _SafeTable(Table):
+    """Shows texts of manifests, which anyone may have written, without their secrets and control characters."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(shown(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _SafeTable(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
         table.add_column(
             heading, overflow="fold", no_wrap=number == 0, justify="right" if heading == "size" else "left"

@@ -6,7 +6,7 @@ import warnings
 from datetime import UTC, datetime
 
 from photoz import progress, runtime
-from photoz.redaction import redacted
+from photoz.redaction import shown
 
 
 class _JsonLines(logging.Formatter):
@@ -15,14 +15,14 @@ class _JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": redacted(record.getMessage()),
+            "message": shown(record.getMessage()),
         }
         return json.dumps(line, ensure_ascii=False)
 
 
 class _TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        return shown(super().format(record))
 
 
 class _BesideBars(logging.Handler):

@@ -16,7 +16,7 @@ from jobs.options import JobOptions
 from photoz import runtime
 from photoz.artifacts import Outcome
 from photoz.errors import ExitCode, PhotozError
-from photoz.redaction import redacted
+from photoz.redaction import shown
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED, READER_LEFT = 130, 141  # as shells report Ctrl-C, and a pipe whose reader has gone
@@ -75,10 +75,10 @@ def _status(stop: SystemExit) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"photoz-job: error: {redacted(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    print(f"photoz-job: error: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return int(code)
 
 
 def _say_bug() -> int:
-    print(redacted(traceback.format_exc()), file=sys.stderr)
+    print(shown(traceback.format_exc()), file=sys.stderr)
     return _say("this is a bug in photoz; please report the lines above", ExitCode.BUG)

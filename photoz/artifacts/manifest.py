@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from photoz.artifacts.refs import FINGERPRINT_PATTERN, NAME_PATTERN, data_prefix, name_in
+from photoz.artifacts.refs import FINGERPRINT_PATTERN, MANIFEST, NAME_PATTERN, PINNED_REF_PATTERN, data_prefix, name_in
 from photoz.errors import BadFormat
 
 FORMAT_VERSION = 1
+_SURROGATE = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class FileEntry(BaseModel):
@@ -52,7 +55,7 @@ class Input(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    ref: str
+    ref: Annotated[str, StringConstraints(pattern=rf"^{PINNED_REF_PATTERN}$")]
     manifest_sha256: Sha256
     payload_sha256: Sha256
 
@@ -65,7 +68,7 @@ class Manifest(BaseModel):
     format_version: Literal[1]
     kind: Literal["catalog", "shards", "model", "predictions", "report"]
     name: Annotated[str, StringConstraints(pattern=rf"^{NAME_PATTERN}$")]
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, lt=10**9)]
     fingerprint: Annotated[str, StringConstraints(pattern=rf"^{FINGERPRINT_PATTERN}$")]
     created_at: str
     producer: Producer
@@ -83,7 +86,9 @@ class Manifest(BaseModel):
     def decode(cls, data: bytes, source: str) -> "Manifest":
         """Read a manifest found at `source`; raise BadFormat if it is broken, inconsistent or of a newer format."""
         try:
-            document = json.loads(data)
+            document = json.loads(data, parse_constant=_refuse_constant)
+            if _SURROGATE.search(data):
+                json.dumps(document, ensure_ascii=False).encode()  # half a character can't be written again
         except (ValueError, RecursionError) as error:
             raise BadFormat(f"{source}: not JSON ({error}); restore a copy, or `artifacts rm --force` it") from None
         found = document.get("format_version") if isinstance(document, dict) else None
@@ -109,14 +114,21 @@ def check_inside(folder: str, files: Iterable[FileEntry]) -> None:
         if name in names:
             raise ValueError(f"file {name!r} is listed twice")
         names.add(name)
+    for name in names:
+        if name == MANIFEST or not names.isdisjoint(map(str, PurePosixPath(name).parents) if "/" in name else ()):
+            raise ValueError(f"file {name!r} is in the way of another")
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"holds {constant}")
 
 
 def first_problem(error: ValueError) -> str:
     """What is wrong with a document, in a few words."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
-    return str(error)
+        return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"[:300]
+    return str(error)[:300]
 
 
 def sha256_hex(data: bytes) -> str:

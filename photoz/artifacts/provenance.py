@@ -21,10 +21,15 @@ def current_producer() -> Producer:
         package_version=photoz.__version__,
         commit=commit or _checkout_commit(),
         image=image,
-        command=shlex.join([Path(sys.argv[0]).name, *redacted_arguments(sys.argv[1:])]),
+        command=_writable(shlex.join([Path(sys.argv[0]).name, *redacted_arguments(sys.argv[1:])])),
         host=socket.gethostname(),
         scheduler=runtime.scheduler(),
     )
+
+
+def _writable(text: str) -> str:
+    """The text without the bytes of file names that are no UTF-8, which a manifest can't hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @cache

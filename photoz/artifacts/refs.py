@@ -7,6 +7,8 @@ from photoz.errors import BadInput
 
 KINDS = ("catalog", "shards", "model", "predictions", "report")
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
+MANIFEST = "manifest.json"
+PINNED_REF_PATTERN = rf"(?:{'|'.join(KINDS)})/{NAME_PATTERN}@v[1-9][0-9]{{0,8}}"
 FINGERPRINT_PATTERN = r"[0-9a-f]{16}"
 
 _REF = re.compile(rf"(?:(?P<kind>[a-z]+)/)?(?P<name>{NAME_PATTERN})(?:@(?P<version>latest|v[1-9][0-9]{{0,8}}))?")
