@@ -7,9 +7,11 @@ import typer
 from jobs import logs
 from jobs.options import flag
 from photoz.survey.embedded import DEFAULT_GALAXIES, serve
+from photoz.survey.embedded.faults import KINDS
 
 app = typer.Typer(name="sky", no_args_is_help=True, help="The simulated sky that --survey embedded asks.")
 
+_FAULTS = f"Faults and their rates, such as 429:0.05,reset:0.01; kinds: {', '.join(KINDS)}."
 EPILOG = """
 [bold]Examples[/bold]
 
@@ -32,7 +34,7 @@ def serve_sky(
     host: Annotated[str, flag("host", "Address to listen on.")] = "127.0.0.1",
     galaxies: Annotated[int, flag("galaxies", "Spectroscopic galaxies on this sky.")] = DEFAULT_GALAXIES,
     seed: Annotated[int, flag("seed", "Seed of everything that is not measured: shapes, neighbours, noise.")] = 0,
-    faults: Annotated[str, flag("faults", "Faults to inject, such as 429:0.05,500:0.01,reset:0.01.")] = "",
+    faults: Annotated[str, flag("faults", _FAULTS)] = "",
 ) -> None:
     """Serve a simulated SDSS SkyServer (SQL and image cutouts) until interrupted.
 

@@ -184,13 +184,23 @@ def test_the_politeness_limit_holds_over_all_connections() -> None:
         assert max(server.times) - min(server.times) >= 39 / 50 * 0.9
 
 
-@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "302 Found", "405 Method Not Allowed"])
+@pytest.mark.parametrize("status", ["302 Found", "405 Method Not Allowed"])
 def test_a_service_that_refuses_altogether_is_bad_input(status: str) -> None:
     with (
         cutout_server(lambda ra, nth: reply(b"no", status, Location="https://elsewhere.example/")) as server,
         pytest.raises(BadInput, match=f"status {status[:3]} to https://elsewhere.example/"),
     ):
         list(fetch_cutouts(service(server), positions(3)))
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_service_that_does_not_want_us_is_asked_once_and_named(status: str) -> None:
+    with (
+        cutout_server(lambda ra, nth: reply(b"no", status)) as server,
+        pytest.raises(BadInput, match=f"status {status[:3]} .*refuses to answer this machine; check --survey-url"),
+    ):
+        list(fetch_cutouts(service(server, connections=1), positions(3)))
+    assert set(server.asked.values()) == {1}
 
 
 def test_a_wrong_address_is_noticed_before_all_galaxies_are_asked_for() -> None:

@@ -60,28 +60,29 @@ def _make(chain: Chain, settings: EvaluateSettings) -> tuple[dict[str, bytes], d
     """All payload files by name, and the summary."""
     bootstrap = Bootstrap(settings.bootstrap, settings.seed)
     with progress.stage("evaluate", total=6, unit="steps") as bar:
+
+        def done(next_step: str) -> None:
+            check_stop()
+            bar.advance()
+            bar.note(next_step)
+
         bar.note("reading predictions")
         sample, known = read_sample(chain), known_rows(chain)
         train = known[known["split"] == "train"].reset_index(drop=True)
         scored = sample.scored
-        bar.advance()
-        bar.note("training baselines")
+        done("training baselines")
         estimates, remarks = _estimates(chain, scored, train) if len(scored) else ([], [])
-        bar.advance()
-        bar.note("bootstrap errors")
+        done("bootstrap errors")
         scores = score(scored, estimates, bootstrap) if len(scored) else None
         page = replace(build_page(chain, sample, train, scores, bootstrap), remarks=remarks)
-        bar.advance()
-        check_stop()
-        bar.note("figures")
+        done("figures")
         page = _with_figures(page, chain, sample, known, scores)
-        bar.advance()
-        bar.note("gallery")
+        done("gallery")
         page = _with_galleries(page, chain, sample, settings)
-        bar.advance()
-        bar.note("animation")
+        done("animation")
         page = _with_animation(page, sample, known)
         bar.advance()
+        check_stop()
         if scores:
             mark = scores.network.metrics["cnn"]["sigma_mad"]
             bar.note(f"sigma_mad {mark.value:.4f}" if mark.value is not None else "")
@@ -104,6 +105,7 @@ def _estimates(chain: Chain, scored: pd.DataFrame, train: pd.DataFrame) -> tuple
         why = "the model's training catalogue is not in this store" if chain.training is None else "it is empty"
         return found, [f"No trained baselines: {why}."]
     on_magnitudes, remark = baselines.magnitude_baselines(train, scored)
+    check_stop()
     on_stamps, stamp_remark = _on_stamps(chain, scored, train)
     mean = baselines.training_mean(train["z_spec"].to_numpy(float), len(scored))
     return [*on_magnitudes, *on_stamps, *found, mean], [text for text in (remark, stamp_remark) if text]
@@ -119,6 +121,7 @@ def _on_stamps(chain: Chain, scored: pd.DataFrame, train: pd.DataFrame) -> tuple
     if len(ids) < baselines.MIN_TRAIN:
         return [], f"No trees on stamp colours: only {len(ids)} training cutouts."
     z_train = train.set_index("object_id").loc[ids, "z_spec"].to_numpy(float)
+    check_stop()
     wanted = _colours_of(open_shards(chain.shards), scored)
     z_phot = baselines.trees_on_stamps(features, z_train, wanted)
     used = f"trained on {len(ids):,} cutouts" if len(ids) < len(train) else ""
@@ -136,6 +139,7 @@ def _with_figures(page: Page, chain: Chain, sample: Sample, known: pd.DataFrame,
     history = chain.model.table("history.parquet").to_pandas()
     learning = panels.learning_panel(history, chain.model.summary.get("best_epoch"))
     about_sample: Sequence[panels.Panel | None] = [panels.sky_panel(sample, known), learning]
+    check_stop()
     about_pdfs = [*panels.pdf_panels(sample), panels.n_of_z_panel(sample), panels.unfamiliar_panel(sample)]
     return replace(
         page,

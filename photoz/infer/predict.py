@@ -3,6 +3,7 @@
 import io
 import logging
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -70,11 +71,17 @@ _FLOATS = ["z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95",
 def _answers(trained: RedshiftModel, images_bchw: NDArray[np.generic], batch_size: int) -> Answers:
     """PDFs and scores of a shard's images, (b, c, h, w) as stored."""
     device = next(trained.network.parameters()).device
-    starts = range(0, len(images_bchw), batch_size)
-    found = ask(trained.network, (to_device(images_bchw[at : at + batch_size], device) for at in starts))
+    found = ask(trained.network, _batches(images_bchw, batch_size, device))
     flat = images_bchw.reshape(len(images_bchw), -1)
     blank_b = (flat == flat[:, :1]).all(axis=1) | ~np.isfinite(flat).any(axis=1)
     return Answers(trained.pdf(found.answer), trained.familiarity.score(found.features_bf), blank_b)
+
+
+def _batches(images_bchw: NDArray[np.generic], batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
+    for at in range(0, len(images_bchw), batch_size):
+        runtime.check_stop()
+        yield to_device(images_bchw[at : at + batch_size], device)
 
 
 def _check_images(trained: RedshiftModel, source: ShardSet, model: Artifact) -> None:

@@ -200,6 +200,11 @@ class _Client:
             raise _Transient(f"http_{reply.status}", said, _retry_after_s(reply.headers.get("Retry-After")))
         if reply.status in (400, 404, 410, 422):
             raise NoCutout(f"http_{reply.status}", said)
+        if reply.status in (401, 403):
+            raise BadInput(
+                f"{self.service.base_url}: status {reply.status} ({said}): it refuses to answer this machine; "
+                "check --survey-url and the proxy, or ask the survey why"
+            )
         where = f" to {reply.headers['Location']}" if "Location" in reply.headers else ""
         raise BadInput(f"{self.service.base_url}: status {reply.status}{where} ({said}); check the survey's address")
 

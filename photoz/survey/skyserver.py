@@ -53,6 +53,7 @@ class Patience:
     """How long to go on asking. The clock and the dice can be replaced in tests."""
 
     budget_s: float = 600.0
+    read_timeout_s: float = READ_TIMEOUT_S  # of one reply
     first_contact_s: float = 60.0  # a server that has never answered is more likely not there than busy
     sleep: Callable[[float], None] = _sleep
     now: Callable[[], float] = time.monotonic
@@ -145,7 +146,7 @@ class SkyServer:
             with _astroquery, conf.set_temp("skyserver_baseurl", self.survey.base_url):
                 response = self._sdss.query_sql_async(
                     sql,
-                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                    timeout=(CONNECT_TIMEOUT_S, self._patience.read_timeout_s),
                     data_release=self.survey.release,
                     cache=False,
                 )
@@ -155,10 +156,17 @@ class SkyServer:
             raise BadInput(f"--survey-url {self.survey.base_url}: can't be asked: {error}") from None
         self._answered = True
         body: str = response.content.decode("utf-8", errors="replace")
+        if response.status_code == 200 and "\N{REPLACEMENT CHARACTER}" in body:
+            raise _Busy("the reply holds bytes that are no text")
         if response.status_code in (400, 500):
             refuse_error(body)
         if response.status_code in TRANSIENT_STATUSES:
             raise _Busy(f"HTTP {response.status_code}", _retry_after_s(response.headers.get("Retry-After")))
+        if response.status_code in (401, 403):
+            raise BadInput(
+                f"{self.survey.base_url}: HTTP {response.status_code}: it refuses to answer this machine; "
+                "check --survey-url and the proxy, or ask the survey why"
+            )
         if response.status_code != 200:
             raise BadInput(
                 f"{response.url.partition('?')[0]}: HTTP {response.status_code}; "

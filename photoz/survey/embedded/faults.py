@@ -16,8 +16,12 @@ KINDS = {
     "html200": "SkyServer's error page with status 200",
     "corrupt": "bytes of the body overwritten",
     "slow": "the reply waits for 3 seconds",
+    "timeout": "no reply, until the client leaves or for 120 seconds",
+    "length": "half of the body, with a Content-Length that agrees",
+    "403": "refused",
 }
 SLOW_S = 3.0
+SILENT_S = 120.0
 RETRY_AFTER_S = 1
 
 

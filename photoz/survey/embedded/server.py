@@ -7,13 +7,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from photoz.survey.embedded.faults import RETRY_AFTER_S, SLOW_S, Faults, corrupted
+from photoz.survey.embedded.faults import RETRY_AFTER_S, SILENT_S, SLOW_S, Faults, corrupted
 from photoz.survey.embedded.identity import SkyIdentity
 from photoz.survey.embedded.request import BadRequest, parse_cutout
 from photoz.survey.embedded.sql import QueryError, QueryTimeout, SkyDatabase, to_csv
@@ -157,9 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             raise ConnectionResetError
-        if fault in ("429", "500", "503"):
+        if fault == "timeout":
+            self.connection.settimeout(SILENT_S)
+            self.connection.recv(1)  # returns when the client closes its end
+            self.close_connection = True
+        elif fault in ("403", "429", "500", "503"):
             status = HTTPStatus(int(fault))
-            retry = {} if fault == "500" else {"Retry-After": str(RETRY_AFTER_S)}
+            retry = {"Retry-After": str(RETRY_AFTER_S)} if fault in ("429", "503") else {}
             refusal = _json_error(status, status.phrase)
             self._send(Reply(refusal.body, refusal.content_type, status, retry))
         elif fault == "html200":
@@ -168,11 +172,14 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(SLOW_S)
             self._send(answer())
         else:
-            reply: Reply = answer()
-            body = reply.body if fault == "truncate" else corrupted(reply.body, target)
-            self._send(
-                Reply(body, reply.content_type, reply.status), cut_at=len(body) // 2 if fault == "truncate" else None
-            )
+            self._send_damaged(fault, target, answer())
+
+    def _send_damaged(self, fault: str, target: str, reply: Reply) -> None:
+        half = len(reply.body) // 2
+        if fault == "truncate":
+            self._send(reply, cut_at=half)
+        else:
+            self._send(replace(reply, body=reply.body[:half] if fault == "length" else corrupted(reply.body, target)))
 
     def _send(self, reply: Reply, cut_at: int | None = None) -> None:
         self.send_response(reply.status)

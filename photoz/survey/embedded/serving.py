@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import random
+import select
 import signal
 import socket
 import subprocess
@@ -9,8 +12,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from socketserver import BaseServer
 from types import FrameType
 from typing import Any
 
@@ -23,6 +27,8 @@ from photoz.survey.embedded.stopping import ignore_stop_signals
 logger = logging.getLogger("photoz.survey.embedded")
 
 _START_LIMIT_S = 300.0  # a million galaxies take a minute or two
+_POLL_S = 0.5
+_IDENTITY_TRIES, _IDENTITY_TIMEOUT_S = 5, 5.0
 
 
 def serve(
@@ -36,7 +42,7 @@ def serve(
     time_limit_s: float = TIME_LIMIT_S,
     until: Callable[[], object] | None = None,
 ) -> None:
-    """Serve the sky until SIGINT or SIGTERM, or, if given, until `until` returns whatever signals come.
+    """Serve the sky until SIGINT, SIGTERM or SIGUSR1, or, if given, until `until` returns whatever signals come.
 
     Prints one line of JSON when it is ready.
 
@@ -54,6 +60,10 @@ def serve(
     from photoz.survey.embedded.sql import SkyDatabase
     from photoz.survey.embedded.workers import DrawingPool
 
+    serving: list[EmbeddedSky] = []
+    if until is not None:
+        # From the start: the one that it serves may be gone before the sky is built.
+        threading.Thread(target=_end_after, args=(until, serving), daemon=True).start()
     with closing(DrawingPool(runtime.usable_cores())) as pool:
         population = build_population(galaxies, seed)
         with closing(SkyDatabase(population, row_limit, time_limit_s)) as database:
@@ -62,17 +72,19 @@ def serve(
                 if until is None:
                     # serve_forever runs in this thread, and shutdown waits for it to end.
                     _on_stop_signals(threading.Thread(target=server.shutdown, daemon=True).start)
-                else:
-                    threading.Thread(target=_shut_down_after, args=(until, server.shutdown), daemon=True).start()
+                serving.append(server)
                 ready = {"url": server.url, "galaxies": galaxies, "seed": seed, "simulated": True}
                 print(json.dumps(ready), flush=True)
                 logger.info("serving %d galaxies at %s (simulated images)", galaxies, server.url)
                 server.serve_forever(poll_interval=0.2)
 
 
-def _shut_down_after(until: Callable[[], object], shutdown: Callable[[], None]) -> None:
+def _end_after(until: Callable[[], object], serving: Sequence[BaseServer]) -> None:
+    """Shut the server down once `until` returns; where there is none yet, end the process (its workers see that)."""
     until()
-    shutdown()
+    if not serving:
+        os._exit(0)
+    serving[0].shutdown()
 
 
 def check_identity(galaxies: int, seed: int) -> SkyIdentity:
@@ -100,14 +112,14 @@ def _check_address(host: str, port: int) -> None:
 
 
 def _on_stop_signals(stop: Callable[[], None]) -> None:
-    """SIGINT and SIGTERM call this."""
+    """SIGINT and a scheduler's signals call this."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        for later in (signal.SIGINT, signal.SIGTERM):
+        for later in (signal.SIGINT, *runtime.STOP_SIGNALS):
             signal.signal(later, signal.SIG_IGN)  # once is enough
         stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *runtime.STOP_SIGNALS):
         signal.signal(number, handle)
 
 
@@ -136,10 +148,12 @@ def open_embedded_sky(
 
 def _wait_for_url(process: "subprocess.Popen[bytes]", complaints: Any) -> str:
     assert process.stdout is not None
-    timer = threading.Timer(_START_LIMIT_S, process.kill)
-    timer.start()
+    deadline = time.monotonic() + _START_LIMIT_S
+    while not select.select([process.stdout], [], [], _POLL_S)[0]:
+        runtime.check_stop()
+        if time.monotonic() > deadline:
+            process.kill()
     line = process.stdout.readline()
-    timer.cancel()
     if line:
         return str(json.loads(line)["url"])
     complaints.seek(0)
@@ -163,7 +177,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 def sky_identity(url: str | None = None) -> dict[str, Any]:
     """Galaxies, seed and version of the sky at `url`, or of the one that open_embedded_sky starts.
 
-    Raises BadInput where no embedded sky answers at `url`, and TryAgain where nothing does.
+    Raises BadInput where the address is none or refuses, and TryAgain where no embedded sky answers.
     """
     import requests  # not needed to start a sky
 
@@ -171,15 +185,18 @@ def sky_identity(url: str | None = None) -> dict[str, Any]:
         identity = SkyIdentity()
         return {"galaxies": identity.galaxies, "seed": identity.seed, "version": identity.version}
     address = f"{url.rstrip('/')}/sky.json"
-    for wait_s in (0.0, 0.5, 2.0):
-        time.sleep(wait_s)
+    for attempt in range(_IDENTITY_TRIES):
+        time.sleep(random.uniform(0.5, 1.0) * 0.25 * 2**attempt if attempt else 0.0)
+        runtime.check_stop()
         try:
-            reply = requests.get(address, timeout=30)
+            reply = requests.get(address, timeout=_IDENTITY_TIMEOUT_S)
         except requests.exceptions.InvalidURL as error:
             raise BadInput(f"--survey-url {url}: {error}") from None
         except requests.exceptions.RequestException as error:
-            failure = str(error)
+            failure = _cause(error)
             continue
+        if reply.status_code in (401, 403):
+            raise BadInput(f"--survey-url {url}: status {reply.status_code}, it refuses to answer; check the address")
         if reply.status_code < 500 and reply.status_code != 429:
             try:
                 content = reply.json()
@@ -188,5 +205,11 @@ def sky_identity(url: str | None = None) -> dict[str, Any]:
                 failure = "the reply is not that of an embedded sky"
         else:
             failure = f"status {reply.status_code}"
-    advice = "start one with photoz-job sky serve"
+    advice = "check the address, or start one with photoz-job sky serve"
     raise TryAgain(f"--survey-url {url}: no embedded sky answers there ({failure}); {advice}")
+
+
+def _cause(error: Exception) -> str:
+    """The innermost failure's name: NameResolutionError, NewConnectionError, ReadTimeoutError …"""
+    inner = error.args[0] if error.args else error
+    return type(getattr(inner, "reason", None) or inner).__name__
