@@ -15,6 +15,7 @@ from photoz.patience import Patience, http_date, retry_after_s
 
 FAILURES = (aws.ClientError, aws.BotoCoreError, ResponseParserError, http.HTTPError)
 
+WRONG_BYTES = "the reply's bytes don't fit its checksum"
 _NETWORK = "check AWS_ENDPOINT_URL_S3 and the network, then run the same command again"
 _BUSY = "the store is busy or partly down: run the same command again later"
 _DAMAGED = "check what lies between here and the store (a proxy?), then run the same command again"
@@ -60,8 +61,8 @@ def strange_reply(what: str) -> Transient:
     return Transient(f"a reply that is no S3 server's ({what}; a proxy's or a console's web page?)", _NETWORK)
 
 
-def cut_short(what: str) -> Transient:
-    """A reply whose length does not fit what was asked for or announced."""
+def damaged(what: str) -> Transient:
+    """A reply whose length or bytes are not those asked for or announced."""
     return Transient(what, _DAMAGED)
 
 
@@ -96,7 +97,7 @@ def _broken(error: Exception, patience: Patience) -> Transient | None:
     if isinstance(error, aws.ResponseStreamingError | aws.IncompleteReadError | http.ProtocolError | http.SSLError):
         return Transient("the reply was cut short", _NETWORK)
     if isinstance(error, aws.FlexibleChecksumError):
-        return Transient("the reply's bytes don't fit its checksum", _DAMAGED)
+        return damaged(WRONG_BYTES)
     if isinstance(error, ResponseParserError):
         return strange_reply("no S3 XML")
     if isinstance(error, aws.SSLError) and "EOF" in str(error):

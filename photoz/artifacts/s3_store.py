@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from photoz.artifacts.s3_connection import Connection, Tries
-from photoz.artifacts.s3_failures import LostRace, PastTheEnd, cut_short, strange_reply
+from photoz.artifacts.s3_failures import WRONG_BYTES, LostRace, PastTheEnd, damaged, strange_reply
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, StoredObject
 from photoz.errors import BadFormat, BadInput, TryAgain
 from photoz.patience import Patience
 
 MAX_PUT_BYTES = 5 * 2**30  # S3's limit for one PutObject
 _CHUNK = 2**20
-_MARK = "photoz-write"
+_MARK, _CRC32 = "photoz-write", "photoz-crc32"  # metadata of our objects
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
@@ -45,7 +45,7 @@ class S3Store:
 
     def get(self, key: str, limit: int = SMALL_BYTES) -> bytes:
         def read(client: Any) -> bytes:
-            # The checksum that was stored with the object is checked by boto3 once the whole body is read.
+            # boto3 checks the server's checksum; ours is for servers that keep none (Ceph 16).
             reply = client.get_object(**self._place(key), ChecksumMode="ENABLED")
             with closing(reply["Body"]) as body:
                 if _check_object(reply) > limit:
@@ -54,7 +54,9 @@ class S3Store:
                         "remove it or restore a copy"
                     )
                 data: bytes = body.read()
-                return data
+            if reply["Metadata"].get(_CRC32) not in (None, _size_and_crc32(data)[1]):
+                raise damaged(WRONG_BYTES)
+            return data
 
         return self._connection.call(key, read)
 
@@ -92,7 +94,7 @@ class S3Store:
         total = int(found.rpartition("/")[2]) if found.rpartition("/")[2].isdecimal() else 0
         stop = total if end is None else min(end, total)
         if found != f"bytes {start}-{stop - 1}/{total}" or size != stop - start:
-            raise cut_short(f"{span} was asked for, the reply has range {found} and {size} bytes")
+            raise damaged(f"{span} was asked for, the reply has range {found} and {size} bytes")
         return reply
 
     def put(self, key: str, source: bytes | Path) -> None:
@@ -103,7 +105,7 @@ class S3Store:
         # hold the very same bytes.
         mark = uuid.uuid4().hex
         try:
-            self._write(key, source, IfNoneMatch="*", Metadata={_MARK: mark})
+            self._write(key, source, {_MARK: mark}, IfNoneMatch="*")
         except LostRace:
             try:
                 return self._connection.call(key, lambda client: self._mark(client, key)) == mark
@@ -151,7 +153,7 @@ class S3Store:
 
         return self._connection.call(prefix or "the bucket", ask)
 
-    def _write(self, key: str, source: bytes | Path, **options: Any) -> None:
+    def _write(self, key: str, source: bytes | Path, marks: dict[str, str] | None = None, **options: Any) -> None:
         size, crc = _size_and_crc32(source)
         if size > MAX_PUT_BYTES:
             raise BadInput(
@@ -166,7 +168,8 @@ class S3Store:
                 )
                 # Our own checksum, in a header: boto3's would follow an https body as a trailer in aws-chunked coding,
                 # which older servers refuse.
-                reply = client.put_object(**self._place(key), Body=body, ChecksumCRC32=crc, **options)
+                labels = {_CRC32: crc} | (marks or {})
+                reply = client.put_object(**self._place(key), Body=body, ChecksumCRC32=crc, Metadata=labels, **options)
             if "ETag" not in reply:
                 raise strange_reply("no ETag for a PUT")
 
