@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from photoz.artifacts import Artifact, Outcome, Ref, Store, load, open_store, upkeep
 from photoz.artifacts.artifact import versions
 from photoz.artifacts.garbage import delete_garbage, garbage
+from photoz.artifacts.probe import ensure_conditional_create
 from photoz.errors import MissingArtifact, TryAgain
 from photoz.runtime import TaskSlice
 from tests.protocol_model import Process, Rules, explore
@@ -83,6 +84,7 @@ class Writers(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="photoz-writers-"))
         self.store = open_store(str(self.folder / "store"))
+        ensure_conditional_create(self.store)  # its racing threads are no steps of a job
         self.processes: list[Stepped] = []
         self.jobs: list[partial[Outcome]] = []
 

@@ -27,6 +27,7 @@ from photoz.artifacts.manifest import (
     payload_digest,
     sha256_hex,
 )
+from photoz.artifacts.probe import ensure_conditional_create
 from photoz.artifacts.provenance import current_producer
 from photoz.artifacts.receipts import PieceReceipt, SliceReceipt, encode, read_receipt
 from photoz.artifacts.refs import (
@@ -101,6 +102,7 @@ class Draft:
         self._twin = self._same_fingerprint(versions(dest.store, ref)[0])
         self.published = self._outcome("exists", self._twin) if self._twin and not dest.force else None
         if not self.published:
+            ensure_conditional_create(dest.store)
             self._claim.take()
 
     @classmethod

@@ -31,6 +31,7 @@ class Faults:
 
     rates: dict[str, float]
     seed: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
     _attempts: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -44,6 +45,8 @@ class Faults:
         chance = int.from_bytes(_digest(f"{self.seed}/{attempt}/{request}")) / 2**64
         for kind, rate in self.rates.items():
             if chance < rate:
+                with self._lock:
+                    self.injected[kind] += 1
                 return kind
             chance -= rate
         return None

@@ -21,6 +21,7 @@ from photoz.survey.embedded.workers import DrawingFailed, DrawingPool
 
 logger = logging.getLogger("photoz.survey.embedded")
 
+FAULT_COUNTS = "faults.json"  # how often each fault was injected; it never fails itself
 SIMULATED_HEADER = ("X-Simulated", "photoz embedded sky: simulated images, not observations")
 
 
@@ -66,6 +67,8 @@ class EmbeddedSky(ThreadingHTTPServer):
             return self._index()
         if parts == ["sky.json"]:
             return _json(asdict(self.identity))
+        if parts == [FAULT_COUNTS]:
+            return _json(self.faults.injected)
         if parts[1:] == ["skyserverws", "imgcutout", "getjpeg"]:
             return self._cutout(parameters)
         if parts[1:] == ["skyserverws", "searchtools", "sqlsearch"]:
@@ -142,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         split = urlsplit(target)
         given = parse_qs(split.query, keep_blank_values=True)
         parameters = {name.lower(): values[-1] for name, values in given.items()}
-        fault = self.server.faults.next_for(target)
+        fault = None if split.path == f"/{FAULT_COUNTS}" else self.server.faults.next_for(target)
         try:
             if fault is None:
                 self._send(self.server.answer(split.path, parameters))

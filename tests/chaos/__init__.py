@@ -1,0 +1,1 @@
+"""Experiments that kill jobs and break the services under them, to see that nothing is ever lost."""

@@ -1,0 +1,115 @@
+"""python -m tests.chaos: kill jobs, break their services, count, and write the table of docs/reliability.md."""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import boto3
+
+from photoz.artifacts import Store, open_store
+from tests.chaos.bench import copy_store, make_base, running_sky, the_jobs
+from tests.chaos.faults import SKY_RATES, Ground, try_outages, try_passing_faults
+from tests.chaos.kills import Trial, plan_kills, try_kills
+from tests.chaos.table import write_table
+from tests.chaos.tally import Tally
+from tests.seaweedfs import ACCESS_KEY, SECRET_KEY, running_seaweedfs
+
+BUCKET = "chaos"
+
+
+def main() -> int:
+    """Run the experiments; exit code 1 if anything was lost or went otherwise than promised."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=520, help="SIGKILLs; fewer than all crash points: a sample")
+    parser.add_argument("--faults", type=int, default=1000, help="faulty replies in whole chains")
+    parser.add_argument("--outages", type=int, default=3, help="rounds of faults that stay")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--write", type=Path, help="document whose table is to be renewed")
+    options = parser.parse_args()
+    started = time.monotonic()
+    tally = run(options.kills, options.faults, options.outages, options.seed, options.workers)
+    for complaint in tally.complaints:
+        print(f"LOST OR BROKEN: {complaint}", file=sys.stderr)
+    for experiment in ("kill", "passing fault", "lasting fault"):
+        tried, survived, lost = (tally.total(experiment, column) for column in ("tried", "survived", "lost"))
+        print(f"{experiment}: {tried} tried, {survived} survived, data lost {lost}")
+    if options.write:
+        write_table(tally, options.write, options.seed, time.monotonic() - started)
+    return 1 if tally.complaints else 0
+
+
+def run(kills: int, faults: int, outages: int, seed: int, workers: int) -> Tally:
+    """All experiments, shared among forked workers."""
+    dice = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="photoz-chaos-") as name:
+        folder = Path(name)
+        (folder / "s3").mkdir()
+        with running_seaweedfs(folder / "s3") as endpoint, running_sky() as sky, running_sky(SKY_RATES) as faulty_sky:
+            stores = [open_store(str(folder / "store")), _bucket(endpoint, folder)]
+            jobs = the_jobs(sky)
+            digests = make_base(stores[0], jobs, folder)
+            copy_store(stores[0], stores[1])
+            trials = plan_kills(jobs, stores, digests, folder, random_kills=max(20, kills // 5), dice=dice)[:kills]
+            print(f"{len(trials)} kills planned; base made of {', '.join(digests)}", file=sys.stderr, flush=True)
+            ground = Ground(endpoint, stores[1], sky, faulty_sky, jobs, digests, folder)
+            return _share(workers, trials, ground, faults, outages, seed)
+
+
+def _bucket(endpoint: str, folder: Path) -> Store:
+    os.environ |= {
+        "AWS_ENDPOINT_URL_S3": endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PHOTOZ_CACHE": str(folder / "cache"),
+    }
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    return open_store(f"s3://{BUCKET}/photoz")
+
+
+def _share(workers: int, trials: list[Trial], ground: Ground, faults: int, outages: int, seed: int) -> Tally:
+    children = {}
+    for number in range(workers):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _work(number, workers, trials, ground, faults, outages, seed)
+                code = 0
+            finally:
+                os._exit(code)
+        children[child] = number
+    tally = Tally()
+    for child, number in children.items():
+        _, status = os.waitpid(child, 0)
+        assert status == 0, f"worker {number} failed"
+        tally.add(Tally.load(ground.folder / f"tally-{number}.json"))
+    return tally
+
+
+def _work(number: int, workers: int, trials: list[Trial], ground: Ground, faults: int, outages: int, seed: int) -> None:
+    """One worker's share, in a folder of its own; the outages are the last worker's."""
+    own = ground.folder / f"w{number}"
+    own.mkdir()
+    tally = Tally()
+    ground = Ground(**{**vars(ground), "folder": own})
+    try:
+        try_kills(trials[number::workers], own, tally)
+        print(f"worker {number}: kills done", file=sys.stderr, flush=True)
+        if number == workers - 1:
+            try_outages(ground, outages, tally)
+            print(f"worker {number}: outages done", file=sys.stderr, flush=True)
+        try_passing_faults(ground, faults // workers, seed + 1000 * number, tally)
+    except AssertionError as error:
+        tally.complaints.append(f"worker {number} stopped: {error}")
+    tally.save(own.parent / f"tally-{number}.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
