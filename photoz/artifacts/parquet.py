@@ -49,7 +49,7 @@ def bounded_batches(path: Path, columns: Sequence[str] | None = None) -> Iterato
     file_bytes = path.stat().st_size
     with _reader(path, columns) as (file, schema):
         check_unfolded(file, file_bytes)
-        for batch in file.iter_batches(BATCH_ROWS, columns=schema.names):
+        for batch in file.iter_batches(BATCH_ROWS, columns=schema.names, use_threads=False):
             yield _plain(pa.Table.from_batches([batch]), schema, file_bytes)
 
 
@@ -81,7 +81,9 @@ def _opened(source: Path | bytes) -> Path | io.BytesIO:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values are texts or bytes of any length."""
+    """Whether values are texts or bytes of any length, be it as a list of distinct ones."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
     return any(is_kind(kind) for is_kind in _TEXT_KINDS)
 
 
