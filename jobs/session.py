@@ -65,6 +65,7 @@ def exit_code_of(command: Callable[[], Any]) -> int:
 
 def leave(code: int) -> NoReturn:
     """End the process. One that was stopped doesn't wait for its threads: they may hang in a request for minutes."""
+    runtime.ignore_stops()
     if code in (ExitCode.PREEMPTED, INTERRUPTED):
         os._exit(code)
     sys.exit(code)

@@ -196,6 +196,15 @@ def install_stop_handlers(grace_s: float = GRACE_S) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see stop_signals_held
 
 
+def ignore_stops() -> None:
+    """From now on stop signals do nothing: the work is done, and a finished job must not look killed.
+
+    Python gives signals with a handler of its own back to the system as it ends; ignored ones it leaves alone.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_signals_held() -> Iterator[None]:
     """Keep stop signals waiting while the block starts processes; one gets its own when it installs its handlers."""

@@ -75,6 +75,22 @@ def test_a_process_that_ends_by_itself_in_time_keeps_its_exit_code() -> None:
     assert (process.returncode, out, err) == (0, "done\n", "")
 
 
+def test_a_signal_to_a_finished_job_changes_nothing() -> None:
+    """Not even once Python has given up its handlers, as the last objects go."""
+    late = """
+        import os
+        from jobs.session import leave
+        class Late:
+            def __del__(self, kill=os.kill, process=os.getpid()):
+                kill(process, 15)
+        late = Late()
+        leave(0)
+    """
+    process = python(handling(30) + textwrap.dedent(late))
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
 def test_a_server_with_handlers_of_its_own_is_left_alone() -> None:
     own = """
         import signal, time
