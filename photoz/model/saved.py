@@ -81,7 +81,7 @@ def load_model(artifact: Artifact, device: torch.device) -> RedshiftModel:
         )
     try:
         return _assemble(description, weights, familiarity, device)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise BadFormat(f"{artifact.ref}: {DESCRIPTION} and {WEIGHTS} don't fit together: {first_line}") from None
 
@@ -143,5 +143,5 @@ def _check_sizes(image: ImageShape, bins: RedshiftBins, scaling: InputScaling, s
         right = all(type(one) in (int, float) and 0 <= one <= MOST_IN_A_SIZE for one in values)
         if not right or len(values) > MOST_IN_A_LIST:
             raise ValueError(f"architecture: {name} = {str(value)[:60]}")
-    if sizes.get("height", 1) * sizes.get("width", 1) > MOST_PIXELS:
-        raise ValueError("architecture: height and width are too large")
+    if (sizes.get("height", image.height), sizes.get("width", image.width)) != (image.height, image.width):
+        raise ValueError(f"architecture: it is not for images of {image}")
