@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,7 +137,10 @@ class Outage:
     pattern: str | None = None
 
 
+NOWHERE, DNS = "http://no-such-host.invalid", "dns"
 OUTAGES = [
+    Outage(S3, "no such host", DNS, 75),
+    Outage(SKY, "no such host", DNS, 75),
     Outage(S3, "access denied from the start", "denied", 2),
     Outage(S3, "access denied in mid-run", "denied", 2, "PUT", "parts/pieces"),
     Outage(S3, "credentials expired in mid-run", "expired", 2, "PUT", "data/"),
@@ -154,32 +158,28 @@ OUTAGES = [
     Outage(SKY, "a sign-in page with status 200", "html", 75),
     Outage(SKY, "bodies cut short", "truncated", 75),
 ]
-NOWHERE = "http://no-such-host.invalid"
 
 
-def try_outages(ground: Ground, rounds: int, tally: Tally) -> None:
+def try_outages(ground: Ground, wanted: int, seed: int, tally: Tally) -> None:
     """Jobs that meet a fault which stays: the right exit code, one line, and all is well once it is over."""
+    dice = random.Random(seed)
+    outages = [outage for _ in range(-(-wanted // len(OUTAGES))) for outage in dice.sample(OUTAGES, len(OUTAGES))]
     with running_proxy(ground.s3_endpoint) as s3, running_proxy(ground.sky_url) as sky:
-        for turn in range(rounds):
-            for number, outage in enumerate(OUTAGES):
-                # catalog and shard ask the survey, every job the store.
-                job = ground.jobs[(turn + number) % (len(ground.jobs) if outage.where == S3 else 2)]
-                proxy = s3 if outage.where == S3 else sky
-                with _broken(proxy, outage):
-                    ended = _run(ground, job, f"o{turn}-{number}", s3.url, sky.url)
-                after = _run(ground, job, f"o{turn}-{number}", s3.url, sky.url)
-                _note(ground, tally, outage, job, f"o{turn}-{number}", ended, after)
-            for where, s3_url, sky_url in ((S3, NOWHERE, sky.url), (SKY, s3.url, NOWHERE)):
-                outage = Outage(where, "no such host (DNS)", "", 75)
-                job = ground.jobs[turn % 2]
-                ended = _run(ground, job, f"dns{turn}-{where[0]}", s3_url, sky_url)
-                after = _run(ground, job, f"dns{turn}-{where[0]}", s3.url, sky.url)
-                _note(ground, tally, outage, job, f"dns{turn}-{where[0]}", ended, after)
+        for number, outage in enumerate(outages[:wanted]):
+            # catalog and shard ask the survey, every job the store.
+            job = dice.choice(ground.jobs if outage.where == S3 else ground.jobs[:2])
+            with _broken(s3 if outage.where == S3 else sky, outage):
+                s3_url = NOWHERE if outage.kind == DNS and outage.where == S3 else s3.url
+                sky_url = NOWHERE if outage.kind == DNS and outage.where == SKY else sky.url
+                ended = _run(ground, job, f"o{number}", s3_url, sky_url)
+            after = _run(ground, job, f"o{number}", s3.url, sky.url)
+            _note(ground, tally, outage, job, f"o{number}", ended, after)
 
 
 @contextmanager
 def _broken(proxy: Proxy, outage: Outage) -> Iterator[None]:
-    proxy.plan(outage.kind, outage.method, outage.pattern, times=10**9)
+    if outage.kind != DNS:
+        proxy.plan(outage.kind, outage.method, outage.pattern, times=10**9)
     try:
         yield
     finally:

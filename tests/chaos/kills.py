@@ -34,21 +34,25 @@ def points(writes: list[str]) -> Iterator[tuple[str, Crash]]:
 
 
 def plan_kills(
-    jobs: list[Job], stores: list[Store], digests: dict[str, str], folder: Path, random_kills: int, dice: random.Random
+    places: list[tuple[Job, Store]], digests: dict[str, str], folder: Path, wanted: int, dice: random.Random
 ) -> list[Trial]:
-    """Every crash point of every job on every store, and as many kills at random moments, in a drawn order."""
+    """Every crash point of every job on every store, then moments drawn at random, as many as wanted in all.
+
+    Where fewer are wanted than there are points, a sample of them.
+    """
     trials: list[Trial] = []
-    for job in jobs:
-        for store in stores:
-            whole = run_child(job.arguments(store.url, "whole"), folder)
-            assert whole.code == 0, whole.err
-            check_and_remove(store, job.kind, "whole", digests[job.kind])
-            trials += [Trial(job, store, digests[job.kind], point, crash) for point, crash in points(whole.writes)]
-            for _ in range(random_kills // (len(jobs) * len(stores))):
-                moment = dice.uniform(0.0, whole.seconds)
-                trials.append(Trial(job, store, digests[job.kind], RANDOM, kill_after_s=moment))
+    lasting: list[tuple[Job, Store, float]] = []
+    for job, store in places:
+        whole = run_child(job.arguments(store.url, "whole"), folder)
+        assert whole.code == 0, whole.err
+        check_and_remove(store, job.kind, "whole", digests[job.kind])
+        trials += [Trial(job, store, digests[job.kind], point, crash) for point, crash in points(whole.writes)]
+        lasting.append((job, store, whole.seconds))
+    while len(trials) < wanted:
+        job, store, seconds = dice.choice(lasting)
+        trials.append(Trial(job, store, digests[job.kind], RANDOM, kill_after_s=dice.uniform(0.0, seconds)))
     dice.shuffle(trials)
-    return trials
+    return trials[:wanted]
 
 
 def try_kills(trials: list[Trial], folder: Path, tally: Tally) -> None:
