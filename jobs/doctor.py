@@ -63,7 +63,7 @@ def doctor(
     else:
         _print(findings)
     if any(finding.state == "fail" for finding in findings):
-        raise typer.Exit(2)
+        sys.exit(2)  # typer.Exit would only be returned, as 2, to whoever started the app
 
 
 def _machine() -> Iterator[Finding]:
@@ -86,14 +86,18 @@ def _memory_gb() -> float:
 
 
 def _store(url: str) -> Iterator[Finding]:
+    check = "store"
     try:
         opened = open_store(url)
-        yield Finding("store", "ok", f"{opened.url} can be reached")
+        at = getattr(opened, "endpoint", "")
+        yield Finding(check, "ok", f"{opened.url} can be reached" + (f" at {at}" if at else ""))
+        check = "conditional writes"
+        # Afresh: what an earlier probe found may have changed with the server, and that is what is asked here.
         check_conditional_create(opened)
-        yield Finding("conditional writes", "ok", "a second create of one object is refused, as commits need it")
+        yield Finding(check, "ok", "of two creates, and of eight at once, one is accepted, as commits need it")
     except PhotozError as error:
         what, _, advice = str(error).rpartition(";")
-        yield Finding("store", "fail", what or str(error), advice.strip())
+        yield Finding(check, "fail", what or str(error), advice.strip())
         return
     if urlsplit(url).scheme != "s3":
         yield _disk("store's disk", Path(opened.url))

@@ -25,7 +25,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
-HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><p>Please sign in.<br></body></html>"
+# Well-formed, so that it passes for XML: the harder case.
+HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><p>Please sign in.<br/></p></body></html>"
 SILENCE_S = 60.0  # how long a request that gets no answer is held at most
 
 

@@ -1,10 +1,15 @@
 """Each fault of an S3 server or of the way to it: what is tried again, what stops at once, and what is said."""
 
 import base64
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +17,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 
 from photoz import runtime
 from photoz.artifacts.s3_store import MAX_PUT_BYTES, S3Store
@@ -258,6 +264,20 @@ def test_a_damaged_small_object_is_found_by_its_checksum_and_read_again(
 
 
 @pytest.mark.real
+def test_our_own_checksum_finds_damage_where_the_server_keeps_none(faulty: S3Store, s3_url: str) -> None:
+    """As Ceph 16 does: neither stored nor sent back."""
+    bucket, _, prefix = s3_url.removeprefix("s3://").partition("/")
+    plain = boto3.client("s3", config=Config(request_checksum_calculation="when_required"))
+    place = {"Bucket": bucket, "Key": f"{prefix}/k"}
+    labels = plain.head_object(**place)["Metadata"]
+    plain.put_object(**place, Body=DATA[:-1] + b"!", Metadata=labels)
+    with pytest.raises(TryAgain, match="don't fit its checksum"):
+        faulty.get("k")
+    plain.put_object(**place, Body=DATA, Metadata=labels)
+    assert faulty.get("k") == DATA
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("verb", ["put", "create"])
 def test_an_upload_damaged_on_the_way_is_refused_by_the_server_and_sent_again(
     verb: str, faulty: S3Store, proxy: Proxy, clock: Clock, tmp_path: Path
@@ -292,7 +312,7 @@ def test_create_knows_its_own_write_after_a_lost_reply_and_a_twins_too(
 
 @pytest.mark.real
 def test_a_stop_ends_the_waiting(faulty: S3Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = opened(faulty.url, Patience(longest_pause_s=60.0, draw=lambda: 1.0))
+    store = opened(faulty.url, Patience(draw=lambda: 200.0))  # a pause of 80 s
     monkeypatch.setattr(runtime, "_stop_signal", [])
     proxy.plan("503", times=1000)
     previous = signal.signal(signal.SIGALRM, runtime._note_stop)
@@ -423,6 +443,20 @@ def test_no_message_holds_a_secret(proxy: Proxy, s3_url: str, clock: Clock, monk
 def test_faults_are_given_as_kinds_and_rates() -> None:
     assert parse_faults("503=0.5,lost=0.25") == {"503": 0.5, "lost": 0.25}
     assert parse_faults("") == {}
+
+
+def test_the_proxy_as_a_program_says_where_it_is_and_what_it_did(tmp_path: Path) -> None:
+    counts = tmp_path / "counts.json"
+    options = ["--upstream", "http://127.0.0.1:1", "--faults", "503=1", "--seed", "3", "--counts", str(counts)]
+    command = [sys.executable, "-m", "tests.s3_proxy", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        with pytest.raises(urllib.error.HTTPError, match="503") as reply:
+            urllib.request.urlopen(json.loads(program.stdout.readline())["url"], timeout=60)
+        reply.value.close()
+        program.terminate()
+        assert program.wait(60) == 0
+    assert json.loads(counts.read_text()) == {"requests": 1, "503": 1}
 
 
 @pytest.mark.real

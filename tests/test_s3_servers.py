@@ -82,6 +82,20 @@ def test_a_server_that_overwrites_is_refused_by_name_of_what_it_did(rclone_url: 
         ensure_conditional_create(open_store(rclone_url))
 
 
+@pytest.mark.real
+def test_the_doctor_says_what_such_a_server_did_and_what_to_use(rclone_url: str, tmp_path: Path) -> None:
+    for url, code, states in ((rclone_url, 2, ["ok", "fail"]), (str(tmp_path / "store"), 0, ["ok", "ok"])):
+        command = [sys.executable, "-m", "jobs", "doctor", "--store", url, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == code, done.stderr
+        findings = {finding["check"]: finding for finding in json.loads(done.stdout)}
+        assert [findings[check]["state"] for check in ("store", "conditional writes")] == states
+        if code:
+            assert "replaced the bytes" in findings["conditional writes"]["found"]
+            assert "SeaweedFS" in findings["conditional writes"]["advice"]
+            assert "at http://127.0.0.1:" in findings["store"]["found"]
+
+
 @pytest.fixture
 def no_hard_links(tmp_path: Path) -> Iterator[Path]:
     """A folder on a real file system without hard links: rclone's, over FUSE."""
