@@ -5,7 +5,6 @@ finished is found again by its fingerprint. No file is ever overwritten: of two 
 the second finds it there, and one that makes it differently writes its own beside it.
 """
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -16,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from photoz.artifacts.artifact import Artifact, check, is_removed, load, versions
+from photoz.artifacts.artifact import Artifact, is_removed, load, versions
 from photoz.artifacts.claims import Claim
+from photoz.artifacts.data_folder import DataFolder
 from photoz.artifacts.manifest import (
     FileEntry,
     Input,
@@ -25,14 +25,12 @@ from photoz.artifacts.manifest import (
     canonical_json,
     fingerprint_of,
     payload_digest,
-    sha256_hex,
 )
 from photoz.artifacts.probe import ensure_conditional_create
 from photoz.artifacts.provenance import current_producer
 from photoz.artifacts.receipts import PieceReceipt, SliceReceipt, encode, read_receipt
 from photoz.artifacts.refs import (
     Ref,
-    again_name,
     check_name,
     check_payload_name,
     data_prefix,
@@ -40,10 +38,9 @@ from photoz.artifacts.refs import (
     piece_receipt_name,
     slice_receipt_name,
     stage_name,
-    state_name,
 )
-from photoz.artifacts.store import NoSuchKey, Store
-from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, TryAgain
+from photoz.artifacts.store import Store
+from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact
 from photoz.runtime import TaskSlice
 
 log = logging.getLogger("photoz.artifacts")
@@ -93,12 +90,12 @@ class Draft:
     ) -> None:
         self.fingerprint = fingerprint
         self._dest, self._ref, self._settings, self._inputs = dest, ref, settings, inputs
-        self._folder = data_prefix(ref.kind, ref.name, fingerprint)
+        self._folder = DataFolder(dest.store, data_prefix(ref.kind, ref.name, fingerprint))
         self._finished: dict[str, PieceReceipt] = {}
         self._loose: dict[str, FileEntry] = {}
         self._manifests: dict[int, Manifest | None] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._claim = Claim(dest.store, self._folder)
+        self._claim = Claim(dest.store, self._folder.prefix)
         self._twin = self._same_fingerprint(versions(dest.store, ref)[0])
         self.published = self._outcome("exists", self._twin) if self._twin and not dest.force else None
         if not self.published:
@@ -150,46 +147,20 @@ class Draft:
 
         A volatile file (wall-clock figures) is written once: a second attempt keeps the first one's.
         """
-        entry = self._described(check_payload_name(name), source, rows, volatile)
+        entry = self._folder.describe(check_payload_name(name), source, rows, volatile)
         published = next((file for file in self._twin.files if file.name == name), None) if self._twin else None
         if published and not volatile and published.sha256 != entry.sha256:
             raise self._would_change(name)
-        self._loose[name] = published or self._written(entry, source)
+        self._loose[name] = published or self._folder.write(entry, source)
         return self._loose[name]
 
     def put_stage(self, name: str, source: bytes | Path) -> FileEntry:
         """Write an intermediate file for the merge step; it is not part of the payload."""
-        entry = self._described(stage_name(check_payload_name(name)), source, None, False)
-        return self._written(entry, source)
+        return self._folder.write(self._folder.describe(stage_name(check_payload_name(name)), source), source)
 
     def stage(self, entry: FileEntry) -> bytes:
         """An intermediate file that any slice has put, as its piece's receipt names it; MissingArtifact if gone."""
-        try:
-            data = self._store.get(entry.path)
-        except NoSuchKey:
-            raise self._gone(entry.path) from None
-        if sha256_hex(data) != entry.sha256:
-            raise TryAgain(f"{self._store.url}: {entry.path}: came out damaged; run the same command again")
-        return data
-
-    def _written(self, entry: FileEntry, source: bytes | Path) -> FileEntry:
-        if self._store.create(entry.path, source):
-            return entry
-        if entry.volatile:
-            return self._described(entry.name, self._store.get(entry.path), entry.rows, True)
-        if check(self._store, entry) is None:
-            return entry
-        # Somebody else's attempt, alive or dead, on other hardware or of another day. Theirs may yet be published:
-        # it stays as it is, and the receipts say whose files count.
-        again = entry.model_copy(update={"path": self._folder + again_name(entry.name, entry.sha256)})
-        if not self._store.create(again.path, source) and check(self._store, again) is not None:
-            raise TryAgain(f"{self._store.url}: {again.path}: holds other bytes than its name says; remove it")
-        log.info("%s: another attempt made other bytes; this one's are kept beside them", entry.name)
-        return again
-
-    def _described(self, name: str, source: bytes | Path, rows: int | None, volatile: bool) -> FileEntry:
-        size, digest = _size_and_digest(source)
-        return FileEntry(path=self._folder + name, bytes=size, sha256=digest, rows=rows, volatile=volatile)
+        return self._folder.read(entry)
 
     # Pieces and slices
 
@@ -197,7 +168,7 @@ class Draft:
         """This slice's pieces that still have to be made, in order. Names must not depend on the number of slices."""
         mine = self._dest.task.take(pieces)
         if not self._dest.force:
-            there = {item.key for item in self._store.list(self._folder + piece_receipt_name("").removesuffix(".json"))}
+            there = {item.key for item in self._store.list(self._prefix + piece_receipt_name("").removesuffix(".json"))}
             self._finished |= {piece: self._stored(piece) for piece in mine if self._receipt_key(piece) in there}
         return [piece for piece in mine if piece not in self._finished]
 
@@ -223,27 +194,27 @@ class Draft:
         self._claim.renew()
 
     def _receipt_key(self, piece: str) -> str:
-        return self._folder + piece_receipt_name(piece)
+        return self._prefix + piece_receipt_name(piece)
 
     def _stored(self, piece: str) -> PieceReceipt:
-        return read_receipt(self._store, self._receipt_key(piece), self._folder, PieceReceipt)
+        return read_receipt(self._store, self._receipt_key(piece), self._prefix, PieceReceipt)
 
     def finish_slice(self) -> bool:
         """Record that this slice's pieces are all made; True when every slice's are, so that this one commits."""
         task = self._dest.task
         receipt = SliceReceipt(index=task.index, count=task.count, pieces=tuple(_sorted(self._finished)))
-        self._store.put(self._folder + slice_receipt_name(task.index, task.count), encode(receipt))
+        self._store.put(self._prefix + slice_receipt_name(task.index, task.count), encode(receipt))
         return len(self._slice_keys()) == task.count
 
     def _slice_keys(self) -> list[str]:
         count = self._dest.task.count
-        expected = {self._folder + slice_receipt_name(index, count) for index in range(count)}
-        return [item.key for item in self._store.list(self._folder + "parts/") if item.key in expected]
+        expected = {self._prefix + slice_receipt_name(index, count) for index in range(count)}
+        return [item.key for item in self._store.list(self._prefix + "parts/") if item.key in expected]
 
     def receipts(self) -> list[PieceReceipt]:
         """The pieces of all slices, sorted by name; call it once `finish_slice` has said True."""
         for key in self._slice_keys():
-            for receipt in read_receipt(self._store, key, self._folder, SliceReceipt).pieces:
+            for receipt in read_receipt(self._store, key, self._prefix, SliceReceipt).pieces:
                 self._finished.setdefault(receipt.piece, receipt)
         return _sorted(self._finished)
 
@@ -255,35 +226,27 @@ class Draft:
 
     def save_state(self, name: str, source: bytes | Path) -> None:
         """Keep a checkpoint, replacing the one of that name as a whole."""
-        self._store.put(self._folder + state_name(name), source)
+        self._folder.save_state(name, source)
         self._claim.renew()
 
     def load_state(self, name: str) -> bytes | None:
         """The checkpoint of that name; None if there is none, or if everything is to be made anew."""
-        if self._dest.force:
-            return None
-        try:
-            return self._store.get(self._folder + state_name(name), limit=_STATE_BYTES)
-        except NoSuchKey:
-            return None
+        return None if self._dest.force else self._folder.load_state(name)
 
     def states(self, start: str = "") -> list[str]:
         """Names of the checkpoints that start with `start`, sorted; none if everything is to be made anew."""
-        folder = self._folder + state_name("")
-        names = [] if self._dest.force else [item.key for item in self._store.list(folder + start)]
-        return sorted(name.removeprefix(folder) for name in names)
+        return [] if self._dest.force else self._folder.states(start)
 
     def drop_state(self, name: str) -> None:
         """Remove a checkpoint."""
-        self._store.delete(self._folder + state_name(name))
+        self._folder.drop_state(name)
 
     def agree(self, name: str, proposal: bytes) -> bytes:
         """What all slices go by: the proposal of whoever came first."""
-        key = self._folder + state_name(name)
         if self._dest.force:
-            self._store.put(key, proposal)
+            self._folder.save_state(name, proposal)
             return proposal
-        return proposal if self._store.create(key, proposal) else self._store.get(key)
+        return self._folder.create_state(name, proposal)
 
     # Commit
 
@@ -291,7 +254,7 @@ class Draft:
         """Publish as the next version; if a twin with the same fingerprint was quicker, its version is the result."""
         files = {entry.name: entry for receipt in self.receipts() for entry in receipt.files} | self._loose
         payload_sha256 = payload_digest(files.values())
-        self._check_complete(files)
+        self._folder.check_complete(files)
         while True:
             published, removed = versions(self._store, self._ref)
             # Looked for in just the versions that the next number is counted from: a twin that commits after this
@@ -322,16 +285,13 @@ class Draft:
                 # Since the listing, that number was published by another and removed: it stays theirs.
                 self._store.delete(manifest_key(ref))
 
-    def _check_complete(self, files: dict[str, FileEntry]) -> None:
-        """Raises MissingArtifact if a file has gone since its receipt was written."""
-        there = {item.key: item.bytes for item in self._store.list(self._folder)}
-        for entry in files.values():
-            if there.get(entry.path) != entry.bytes:
-                raise self._gone(entry.path)
-
     @property
     def _store(self) -> Store:
         return self._dest.store
+
+    @property
+    def _prefix(self) -> str:
+        return self._folder.prefix
 
     def _same_fingerprint(self, published: Sequence[int]) -> Manifest | None:
         """The newest of the published versions that has this fingerprint."""
@@ -358,15 +318,6 @@ class Draft:
             "(other hardware or library versions?); write under another --name"
         )
 
-    def _gone(self, key: str) -> MissingArtifact:
-        return MissingArtifact(
-            f"{self._store.url}: {key}: gone since it was made; if no job is at work there, clear the draft with "
-            "`photoz-job artifacts gc --older-than 0 --yes` and run the job again"
-        )
-
-
-_STATE_BYTES = 2**34  # checkpoints of the largest networks
-
 
 def _as_input(artifact: Artifact) -> Input:
     return Input(
@@ -378,10 +329,3 @@ def _as_input(artifact: Artifact) -> Input:
 
 def _sorted(receipts: dict[str, PieceReceipt]) -> list[PieceReceipt]:
     return [receipts[piece] for piece in sorted(receipts)]
-
-
-def _size_and_digest(source: bytes | Path) -> tuple[int, str]:
-    if isinstance(source, bytes):
-        return len(source), sha256_hex(source)
-    with source.open("rb") as file:
-        return source.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
