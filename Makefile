@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= ./photoz-store
 
-.PHONY: help setup demo lint test test-all bench clean
+.PHONY: help setup demo lint test test-all bench chaos clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-all: lint  ## every test, those against real servers and processes too
 
 bench: setup  ## measure accuracy over seeds, as in benchmarks/RESULTS.md (ten minutes on 2 cores)
 	$(BIN)/python -m benchmarks.accuracy --store $(STORE)
+
+chaos: setup  ## kill jobs and break their services some 1,500 times, and write docs/reliability.md (half an hour)
+	$(BIN)/python -m tests.chaos --write docs/reliability.md
 
 clean:  ## remove what make has made, but no store
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from photoz.artifacts import Artifact, Destination, Draft, Outcome, Ref, Store, load, open_store, parse_duration, upkeep
 from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.artifacts.manifest import FileEntry, Manifest, canonical_json, payload_digest
+from photoz.artifacts.probe import PREFIX
 from photoz.artifacts.refs import CLEARING, KINDS, check_payload_name, manifest_key
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, TryAgain
 from photoz.runtime import TaskSlice
@@ -154,10 +155,12 @@ def test_gc_finds_what_dead_jobs_left_and_nothing_else(store: Store) -> None:
         draft.save_state("checkpoint.pt", b"half-way")
         draft.finish_piece(PIECES[0], [draft.put("a.tar", b"a")])
         dead = draft.fingerprint
+    store.put(f"{PREFIX}0123", b"killed in the middle")
     assert garbage(store, older_than_s=3600) == []
     found = {item.key for item in garbage(store, older_than_s=-5)}
+    assert f"{PREFIX}0123" in found
     assert {key for key in found if dead in key} == {item.key for item in store.list(f"shards/x/data/{dead}/")}
-    assert all("/stage/" in key for key in found if dead not in key)
+    assert all("/stage/" in key for key in found if dead not in key and PREFIX not in key)
     assert not found & kept
     assert {item.key for item in delete_garbage(store, garbage(store, older_than_s=-5), older_than_s=-5)} == found
     assert garbage(store, older_than_s=-5) == []

@@ -10,6 +10,7 @@ import pytest
 import urllib3
 
 from photoz.errors import BadInput, ExitCode, TryAgain
+from photoz.patience import Patience
 from photoz.survey import Survey, cutouts
 from photoz.survey.cutouts import CutoutService, fetch_cutouts
 from photoz.survey.embedded import SkyIdentity, sky_identity
@@ -18,7 +19,7 @@ from photoz.survey.embedded.population import build_population
 from photoz.survey.embedded.server import EmbeddedSky
 from photoz.survey.embedded.sql import SkyDatabase
 from photoz.survey.embedded.workers import DrawingPool
-from photoz.survey.skyserver import Patience, SkyServer
+from photoz.survey.skyserver import SkyServer
 
 pytestmark = pytest.mark.real
 
@@ -84,7 +85,7 @@ class Pauses:
 
 def sql_client(sky: EmbeddedSky, pauses: Pauses, budget_s: float) -> SkyServer:
     about = Survey(name="embedded", base_url=sky.url, simulated=True)
-    patience = Patience(budget_s=budget_s, first_contact_s=budget_s, read_timeout_s=4.0, sleep=pauses)
+    patience = Patience(budget_s=budget_s, first_contact_s=budget_s, read_s=4.0, sleep=pauses)
     return SkyServer(about, patience=patience)
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photoz.errors import BadInput, ExitCode, PhotozError, TryAgain
+from photoz.patience import Patience
 from photoz.survey import Survey, open_survey
-from photoz.survey.skyserver import COUNT_SCHEMA, Patience, SkyServer
+from photoz.survey.skyserver import COUNT_SCHEMA, SkyServer
 from photoz.survey.sql_reply import RefusedQuery, TransientReply, parse_reply
 
 SCHEMA = pa.schema([("objid", pa.uint64()), ("specobjid", pa.uint64()), ("z_spec", pa.float64())])
@@ -96,7 +97,14 @@ class Clock:
         self.time += seconds
 
     def patience(self, budget_s: float = 100.0) -> Patience:
-        return Patience(budget_s, sleep=self.sleep, now=lambda: self.time, draw=lambda: 0.5)
+        return Patience(
+            budget_s=budget_s,
+            first_contact_s=60.0,
+            longest_pause_s=60.0,
+            sleep=self.sleep,
+            now=lambda: self.time,
+            draw=lambda: 0.5,
+        )
 
 
 def client(server: Answering, patience: Patience | None = None, **survey: float) -> SkyServer:

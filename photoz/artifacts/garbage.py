@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from photoz.artifacts.artifact import load, refs
 from photoz.artifacts.claims import clear
 from photoz.artifacts.file_store import TEMPORARY
+from photoz.artifacts.probe import PREFIX
 from photoz.artifacts.refs import CLAIMS, CLEARING, KINDS, data_prefix, is_payload
 from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import BadFormat, MissingArtifact
@@ -34,7 +35,8 @@ def garbage(store: Store, older_than_s: float) -> list[Garbage]:
     manifest that can't be read: what that one needs is not known.
     """
     newest = time.time() - older_than_s
-    found: list[Garbage] = []
+    probes = (item for item in store.list(PREFIX) if item.modified <= newest)
+    found = [Garbage(item.key, item.bytes, "of a probe that died") for item in probes]
     for kind in KINDS:
         for name, objects in _by_name(store, kind).items():
             try:

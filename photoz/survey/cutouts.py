@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -15,6 +14,7 @@ from urllib3 import exceptions as http
 import photoz
 from photoz.errors import BadInput, TryAgain
 from photoz.ordered import in_order
+from photoz.patience import retry_after_s
 from photoz.survey.picture import NoCutout, check_jpeg
 
 PATH = "/dr17/SkyServerWS/ImgCutout/getjpeg"
@@ -197,7 +197,9 @@ class _Client:
             return
         said = _one_line(data[:200].decode("latin-1")) or str(reply.reason)
         if reply.status in TRANSIENT_STATUSES:
-            raise _Transient(f"http_{reply.status}", said, _retry_after_s(reply.headers.get("Retry-After")))
+            raise _Transient(
+                f"http_{reply.status}", said, retry_after_s(reply.headers.get("Retry-After"), time.time()) or 0.0
+            )
         if reply.status in (400, 404, 410, 422):
             raise NoCutout(f"http_{reply.status}", said)
         if reply.status in (401, 403):
@@ -239,18 +241,6 @@ def _read(reply: urllib3.BaseHTTPResponse) -> bytes:
             raise _Transient("too_slow_or_long", f"{size} bytes in {REPLY_LIMIT_S:.0f} s or less")
     reply.release_conn()
     return b"".join(parts)
-
-
-def _retry_after_s(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for (a number or a date); 0 if it makes no sense."""
-    if not header:
-        return 0.0
-    if header.isascii() and header.strip().isdigit():
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return 0.0
 
 
 def _one_line(text: object) -> str:

@@ -1,12 +1,8 @@
 """SkyServer's SQL through astroquery: paced, retried where that can help, and every reply checked to be whole."""
 
 import logging
-import random
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -16,15 +12,15 @@ from astroquery.sdss import SDSSClass, conf
 import photoz
 from photoz.errors import BadInput, PhotozError, TryAgain
 from photoz.ordered import in_order
-from photoz.runtime import check_stop
+from photoz.patience import Patience, retry_after_s
 from photoz.survey import Survey
 from photoz.survey.sql_reply import RefusedQuery, SlowQuery, TransientReply, parse_reply, refuse_error
 
 log = logging.getLogger("photoz.catalog")
 
 ROW_LIMIT = 500_000  # documented for SkyServer
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 660.0  # the server's own limit on a query is 600 s
-LONGEST_BACKOFF_S = 60.0
+# The server's own limit on a query is 600 s.
+PATIENCE = Patience(budget_s=600.0, first_contact_s=60.0, longest_pause_s=60.0, connect_s=15.0, read_s=660.0)
 COUNT_SCHEMA = pa.schema([("n", pa.int64())])
 
 # Worth asking again: the network, or a server that says so. Nothing else is.
@@ -40,32 +36,6 @@ TRANSIENT_ERRORS = (
 _astroquery = threading.Lock()
 
 
-def _sleep(seconds: float) -> None:
-    """Sleep, but wake for the scheduler's request to stop."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        check_stop()
-        time.sleep(min(left, 0.5))
-
-
-@dataclass
-class Patience:
-    """How long to go on asking. The clock and the dice can be replaced in tests."""
-
-    budget_s: float = 600.0
-    read_timeout_s: float = READ_TIMEOUT_S  # of one reply
-    first_contact_s: float = 60.0  # a server that has never answered is more likely not there than busy
-    sleep: Callable[[float], None] = _sleep
-    now: Callable[[], float] = time.monotonic
-    draw: Callable[[], float] = field(default_factory=lambda: random.Random().random)
-
-    def pause_s(self, attempt: int, retry_after_s: float | None) -> float:
-        """Wait before attempt + 1: as the server asks, else exponential with full jitter."""
-        if retry_after_s is not None:
-            return retry_after_s + self.draw()
-        return (0.2 + 0.8 * self.draw()) * min(LONGEST_BACKOFF_S, 2.0**attempt)
-
-
 class _Busy(Exception):
     """A reply worth asking for again, after `retry_after_s` if the server named a time."""
 
@@ -79,7 +49,7 @@ class SkyServer:
 
     def __init__(self, survey: Survey, sharers: int = 1, patience: Patience | None = None) -> None:
         self.survey = survey
-        self._patience = patience or Patience()
+        self._patience = patience or PATIENCE
         rate = survey.queries_per_minute
         self._spacing_s = 60.0 / rate * sharers if rate else 0.0
         self._next_at = 0.0
@@ -117,8 +87,8 @@ class SkyServer:
                 check(table)
                 return table
             except (_Busy, TransientReply) as error:
-                pause_s = patience.pause_s(attempt, error.retry_after_s if isinstance(error, _Busy) else None)
                 attempt += 1
+                pause_s = patience.pause_s(attempt, error.retry_after_s if isinstance(error, _Busy) else None)
                 budget_s = patience.budget_s if self._answered else min(patience.budget_s, patience.first_contact_s)
                 if patience.now() + pause_s - started > budget_s:
                     raise TryAgain(
@@ -146,7 +116,7 @@ class SkyServer:
             with _astroquery, conf.set_temp("skyserver_baseurl", self.survey.base_url):
                 response = self._sdss.query_sql_async(
                     sql,
-                    timeout=(CONNECT_TIMEOUT_S, self._patience.read_timeout_s),
+                    timeout=(self._patience.connect_s, self._patience.read_s),
                     data_release=self.survey.release,
                     cache=False,
                 )
@@ -161,7 +131,10 @@ class SkyServer:
         if response.status_code in (400, 500):
             refuse_error(body)
         if response.status_code in TRANSIENT_STATUSES:
-            raise _Busy(f"HTTP {response.status_code}", _retry_after_s(response.headers.get("Retry-After")))
+            raise _Busy(
+                f"HTTP {response.status_code}",
+                retry_after_s(response.headers.get("Retry-After"), self._patience.wall()),
+            )
         if response.status_code in (401, 403):
             raise BadInput(
                 f"{self.survey.base_url}: HTTP {response.status_code}: it refuses to answer this machine; "
@@ -184,15 +157,3 @@ def _cause(error: requests.exceptions.RequestException) -> str:
 def _one_row(table: pa.Table) -> None:
     if table.num_rows != 1:
         raise TransientReply(f"{table.num_rows} rows came for a COUNT(*), expected one")
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """Seconds from a Retry-After header, given as a number or a date; None if there is none or it makes no sense."""
-    if header is None:
-        return None
-    if header.strip().isdigit():
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -20,7 +20,7 @@ from astropy.io.votable.exceptions import VOWarning
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from photoz.artifacts.parquet import ALWAYS_ALLOWED, BROKEN, MOST_UNFOLDED, holds_texts, read_bounded
+from photoz.artifacts.parquet import ALWAYS_ALLOWED, BROKEN, MOST_UNFOLDED, is_boundless, read_bounded
 from photoz.errors import BadInput
 from photoz.survey.fits_header import GZIP_START, MOST_AXES, fits_units, gunzip, whole
 from photoz.survey.votable_check import check_votable
@@ -138,7 +138,7 @@ def _is_number(text: str) -> bool:
 
 def _read_parquet(path: Path) -> RawTable:
     schema = pq.read_schema(path)
-    table = read_bounded(path, [field.name for field in schema if not holds_texts(field.type)])
+    table = read_bounded(path, [field.name for field in schema if not is_boundless(field.type)])
     units = {
         field.name: field.metadata[b"unit"].decode()
         for field in table.schema

@@ -6,7 +6,7 @@ import random
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import urllib3
@@ -50,7 +50,7 @@ def hurry(endpoint: str, budget_s: float) -> Callable[[], None]:
         Patience.__init__.__kwdefaults__.update(short)  # type: ignore[attr-defined]
         cutouts.TIMEOUT = urllib3.Timeout(connect=2, read=4)
         cutouts.CutoutService.__init__.__kwdefaults__.update({"patience_s": budget_s})  # type: ignore[attr-defined]
-        skyserver.READ_TIMEOUT_S = 4.0
+        skyserver.PATIENCE = replace(skyserver.PATIENCE, budget_s=budget_s, first_contact_s=budget_s, read_s=4.0)
 
     return prepare
 
