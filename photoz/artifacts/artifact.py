@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from photoz import runtime
 from photoz.artifacts.cache import Cache
 from photoz.artifacts.manifest import FileEntry, Manifest, sha256_hex
-from photoz.artifacts.parquet import BROKEN, bounded_batches, check_unfolded, read_bounded
+from photoz.artifacts.parquet import BROKEN, bounded_batches, check_types, check_unfolded, read_bounded
 from photoz.artifacts.refs import Ref, artifact_prefix, manifest_key, manifest_ref, removed_key
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, Store
 from photoz.errors import BadFormat, BadInput, MissingArtifact, PhotozError, TryAgain
@@ -91,6 +91,7 @@ class Artifact:
         """A Parquet file, to be read in pieces; BadFormat if it is none, or has other rows than the manifest says."""
         with self._reading(name) as path, pq.ParquetFile(path) as file:
             check_unfolded(file, path.stat().st_size)
+            check_types(file.schema_arrow)
             self._check_rows(name, file.metadata.num_rows)
             yield file
 

@@ -18,7 +18,6 @@ _TEXT_KINDS = (
     pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
     pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
 )  # fmt: skip
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
 
 
 def check_unfolded(file: pq.ParquetFile, file_bytes: int) -> None:
@@ -26,14 +25,24 @@ def check_unfolded(file: pq.ParquetFile, file_bytes: int) -> None:
 
     Texts are counted as numbers into a list of distinct ones; `read_bounded` looks at their lengths, too.
     """
-    schema, metadata, unfolded = file.schema, file.metadata, 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for column in range(metadata.num_columns):
-            chunk = group.column(column)
-            width = _WIDTHS.get(chunk.physical_type) or schema.column(column).length
-            unfolded += max(chunk.num_values * width, chunk.total_uncompressed_size)
-    _check(max(unfolded, metadata.num_rows), file_bytes)
+    # Rows and types, and nothing of single columns: what broken files say of those ends the process inside pyarrow.
+    rows = file.metadata.num_rows * sum(1 + _row_bytes(field.type) for field in file.schema_arrow)
+    _check(max(rows, sum(_group_bytes(file))), file_bytes)
+
+
+def _group_bytes(file: pq.ParquetFile) -> list[int]:
+    """Bytes of each row group's pages once they are decompressed."""
+    return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
+
+
+def _row_bytes(kind: pa.DataType) -> int:
+    """Bytes that one value takes in memory, texts and lists without what is in them."""
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size) * _row_bytes(kind.value_type)
+    try:
+        return -(-int(kind.bit_width) // 8)
+    except ValueError:  # of no fixed width
+        return 4
 
 
 def read_bounded(source: Path | bytes, columns: Sequence[str] | None = None) -> pa.Table:
@@ -45,33 +54,44 @@ def read_bounded(source: Path | bytes, columns: Sequence[str] | None = None) -> 
 
 
 def bounded_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows in order, all columns or some, a few thousand at a time. Raises as `read_bounded` does."""
+    """The rows in order, all columns or some, at most some thousands at a time. Raises as `read_bounded` does."""
     file_bytes = path.stat().st_size
-    with _reader(path, columns) as (file, schema):
+    # Lists of distinct texts would be those of a whole row group, and threads have memory each.
+    with _reader(path, columns, distinct=False) as (file, schema):
         check_unfolded(file, file_bytes)
-        for batch in file.iter_batches(BATCH_ROWS, columns=schema.names, use_threads=False):
+        for batch in file.iter_batches(_batch_rows(file), columns=schema.names, use_threads=False):
             yield _plain(pa.Table.from_batches([batch]), schema, file_bytes)
 
 
+def _batch_rows(file: pq.ParquetFile) -> int:
+    """So few rows that they stay within bounds if each holds all the text of its row group."""
+    return max(16, min(BATCH_ROWS, 4 * ALWAYS_ALLOWED // max(1, *_group_bytes(file), 1)))
+
+
 @contextmanager
-def _reader(source: Path | bytes, columns: Sequence[str] | None) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
-    """The file, which gives texts as dictionaries, and the columns to read as they are to be."""
+def _reader(
+    source: Path | bytes, columns: Sequence[str] | None, distinct: bool = True
+) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
+    """The file and the columns to read, as they are to be; it gives texts as lists of `distinct` ones if asked."""
     whole = pq.read_schema(_opened(source))
+    if len(set(whole.names)) < len(whole.names):
+        raise pa.ArrowInvalid("has a column twice; expected each name once")
     missing = [name for name in columns or () if name not in whole.names]
     if missing:
         raise pa.ArrowInvalid(f"has no column {missing[0]!r}; it has {', '.join(whole.names)[:200]}")
     schema = pa.schema([whole.field(name) for name in (whole.names if columns is None else columns)], whole.metadata)
-    nested = [field.name for field in schema if holds_texts(field.type)]
-    if nested:
-        raise pa.ArrowInvalid(f"column {nested[0]!r} holds lists of texts; expected numbers or texts")
+    check_types(schema)
     # As dictionaries, a text of a megabyte that comes a million times takes a megabyte.
-    texts = [field.name for field in schema if is_text(field.type)]
+    texts = [field.name for field in schema if is_text(field.type)] if distinct else None
     with pq.ParquetFile(_opened(source), read_dictionary=texts) as file:
         yield file, schema
 
 
 def _plain(table: pa.Table, schema: pa.Schema, file_bytes: int) -> pa.Table:
     """The table with each text in its place, if they are not too many bytes then."""
+    if set(table.column_names) != set(schema.names):  # a footer names its columns in two places
+        raise pa.ArrowInvalid(f"has columns {', '.join(table.column_names)[:200]}; expected {', '.join(schema.names)}")
+    table.validate(full=True)  # texts that are no UTF-8, numbers of distinct texts that there are not
     _check(sum(_text_bytes(table[field.name]) for field in schema if is_text(field.type)), file_bytes)
     return table.select(schema.names).cast(schema)
 
@@ -87,10 +107,23 @@ def is_text(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in _TEXT_KINDS)
 
 
-def holds_texts(kind: pa.DataType) -> bool:
-    """Whether lists or records of this type have texts in them: their size can't be told before they are read."""
-    inner = [kind.field(number).type for number in range(kind.num_fields)]
-    return any(is_text(one) or holds_texts(one) for one in inner)
+def is_boundless(kind: pa.DataType) -> bool:
+    """Whether it is any nested type but lists of so many numbers: their size can't be told before they are read.
+
+    (Records without fields make pyarrow take memory without end.)
+    """
+    if pa.types.is_dictionary(kind):
+        return is_boundless(kind.value_type)
+    if pa.types.is_fixed_size_list(kind) and kind.list_size > 0:
+        return is_text(kind.value_type) or pa.types.is_nested(kind.value_type)
+    return bool(pa.types.is_nested(kind))
+
+
+def check_types(schema: pa.Schema) -> None:
+    """Raise ArrowInvalid for a column of a boundless type."""
+    for field in schema:
+        if is_boundless(field.type):
+            raise pa.ArrowInvalid(f"column {field.name!r} holds {field.type}; expected numbers or texts")
 
 
 def _text_bytes(column: pa.ChunkedArray) -> int:

@@ -146,6 +146,8 @@ def _expect_unit(path: Path, column: str, unit: str | None, allowed: tuple[str, 
 
 def _number(path: Path, ours: str, theirs: str, column: pa.Array, unit: str | None) -> pa.Array:
     """The column as float64, degrees where it is an angle; NaN becomes null."""
+    if pa.types.is_nested(column.type):
+        raise BadInput(f"--table {path}: column {theirs!r} holds {column.type}; expected numbers")
     try:
         values = column.cast(pa.float64(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

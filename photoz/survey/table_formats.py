@@ -139,12 +139,15 @@ def _is_number(text: str) -> bool:
 def _read_parquet(path: Path) -> RawTable:
     schema = pq.read_schema(path)
     table = read_bounded(path, [field.name for field in schema if not is_boundless(field.type)])
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    # Lists are not read, only known by name and type: whoever asks for one is told what it holds.
+    columns |= {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in columns}
     units = {
         field.name: field.metadata[b"unit"].decode()
         for field in table.schema
         if field.metadata and b"unit" in field.metadata
     }
-    return RawTable({name: table[name].combine_chunks() for name in table.column_names}, units, states_units=False)
+    return RawTable(columns, units, states_units=False)
 
 
 def _unzipped(path: Path) -> bytes:
