@@ -1,7 +1,9 @@
-"""A catalogue's rows as they are needed, so that its size does not matter: a pass over the file, never all at once."""
+"""A catalogue's rows as they are needed, so that its size does not matter: never all of them in memory at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,10 @@ from numpy.typing import NDArray
 
 from photoz.artifacts import Artifact
 
+Rows = NDArray[np.int64]
+
 _FILE = "catalog.parquet"
+_ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -28,18 +33,57 @@ class Galaxies:
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """All rows in the file's order, all columns or some, a few thousand at a time."""
-        return self.catalog.batches(_FILE, columns)
+        return _joined(self.catalog.batches(_FILE, columns))
 
-    def take(self, rows: NDArray[np.int64], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of these numbers, in this order: one pass over the file, however few they are."""
-        order = np.argsort(rows)
-        ascending, found, start = rows[order], [], 0
+    def spread(self, most: int, columns: Sequence[str]) -> pa.Table:
+        """Up to `most` rows from all over the file, in its order."""
+        rows = np.unique(np.linspace(0, self.count - 1, most).astype(np.int64))
+        found, start = [], 0
         for batch in self.batches(columns):
-            low, high = np.searchsorted(ascending, (start, start + batch.num_rows))
-            if high > low:
-                found.append(batch.take(pa.array(ascending[low:high] - start)))
+            low, high = np.searchsorted(rows, (start, start + batch.num_rows))
+            found.append(batch.take(pa.array(rows[low:high] - start)))
             start += batch.num_rows
-        wanted = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return pa.concat_tables([wanted.empty_table(), *found]).take(pa.array(back))
+        return pa.concat_tables(found)
+
+    def dealt(self, hands: Sequence[Rows], folder: Path) -> Iterator[pa.Table]:
+        """The rows of each hand, in its order. No row is in two hands.
+
+        One pass deals the rows out to a file for each hand in `folder`; a file is gone once its hand has been given.
+        """
+        paths = [folder / f"hand-{number}.arrow" for number in range(len(hands))]
+        self._deal(hands, paths)
+        for rows, path in zip(hands, paths, strict=True):
+            with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
+                found = stream.read_all()
+            path.unlink()
+            # The file has them in the catalogue's order.
+            place = np.empty_like(rows)
+            place[np.argsort(rows)] = np.arange(len(rows))
+            yield found.take(pa.array(place))
+
+    def _deal(self, hands: Sequence[Rows], paths: Sequence[Path]) -> None:
+        hand_of_row = np.full(self.count, len(hands), np.int16)
+        for number, rows in enumerate(hands):
+            hand_of_row[rows] = number
+        with ExitStack() as stack:
+            files = [stack.enter_context(pa.ipc.new_stream(str(path), self.schema)) for path in paths]
+            start = 0
+            for batch in self.batches():
+                hand = hand_of_row[start : start + batch.num_rows]
+                by_hand = batch.take(pa.array(np.argsort(hand, kind="stable"))).combine_chunks()
+                ends = np.searchsorted(np.sort(hand), np.arange(len(hands) + 1))
+                for file, low, high in zip(files, ends[:-1], ends[1:], strict=True):
+                    file.write_table(by_hand.slice(low, high - low))
+                start += batch.num_rows
+
+
+def _joined(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of `_ROWS_AT_ONCE` or a little more: much is done once a table."""
+    waiting: list[pa.Table] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()

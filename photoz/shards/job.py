@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from itertools import tee
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,8 @@ from photoz.survey import EMBEDDED
 log = logging.getLogger("photoz.shards")
 
 RECIPE = 1
-_ROWS_AT_ONCE = 16_384  # read in one pass over the catalogue
+_ROWS_AT_ONCE = 8192
+_MOST_FILES = 256  # open at once, far below any limit on them
 
 
 def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) -> Outcome:
@@ -57,7 +59,7 @@ def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) 
 
 def _write_all(draft: Draft, source: ImageSource, galaxies: Galaxies, todo: list[PlannedShard]) -> None:
     # One stream over all shards: the next shard's images are on their way while this one is written.
-    for_stamps, to_write = tee(_rows_of(galaxies, todo))
+    for_stamps, to_write = tee(_rows_of(galaxies, todo, draft.scratch))
     stamps = source.stamps(rows for _, rows in for_stamps)
     with progress.stage("images", total=sum(len(shard.rows) for shard in todo), unit="galaxies") as bar:
         writer = ShardWriter(draft, source.image, stamps, bar)
@@ -66,15 +68,16 @@ def _write_all(draft: Draft, source: ImageSource, galaxies: Galaxies, todo: list
             writer.write(shard, rows)
 
 
-def _rows_of(galaxies: Galaxies, shards: list[PlannedShard]) -> Iterator[tuple[str, pa.Table]]:
-    """Each shard's name and its rows with their `key`, in its order; read for a few shards at a time."""
+def _rows_of(galaxies: Galaxies, shards: list[PlannedShard], scratch: Path) -> Iterator[tuple[str, pa.Table]]:
+    """Each shard's name and its rows with their `key`, in its order; a few shards are in memory at a time."""
     shared = shared_keys(galaxies.batches(["object_id"]))
-    shards_at_once = max(1, _ROWS_AT_ONCE // max(len(shard.rows) for shard in shards))
-    for at in range(0, len(shards), shards_at_once):
-        some = shards[at : at + shards_at_once]
-        rows = galaxies.take(np.concatenate([shard.rows for shard in some]))
-        keys = member_keys(rows["object_id"].to_pylist(), shared)
-        keyed, start = rows.append_column("key", pa.array(keys)), 0
+    rows = sum(len(shard.rows) for shard in shards)
+    at_once = max(1, len(shards) * max(_ROWS_AT_ONCE, rows // _MOST_FILES) // rows)
+    together = [shards[at : at + at_once] for at in range(0, len(shards), at_once)]
+    dealt = galaxies.dealt([np.concatenate([shard.rows for shard in some]) for some in together], scratch)
+    for some, found in zip(together, dealt, strict=True):
+        keys = member_keys(found["object_id"].to_pylist(), shared)
+        keyed, start = found.append_column("key", pa.array(keys)), 0
         for shard in some:
             yield shard.name, keyed.slice(start, len(shard.rows))
             start += len(shard.rows)

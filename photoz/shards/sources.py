@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from photoz.artifacts import Artifact
@@ -95,10 +94,9 @@ def open_images(catalog: Artifact, origin: Origin, galaxies: Galaxies, sharers: 
         folder = settings.images_from or catalog.summary.get("table_folder")
         if folder is None:
             raise BadInput(f"{catalog.ref} does not say where its table was; name the folder with --images-from")
-        some = np.unique(np.linspace(0, galaxies.count - 1, LOOKED_AT).astype(np.int64))
         names = (name for batch in galaxies.batches(["image"]) for name in batch["image"].to_pylist())
         files = ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes)
-        yield open_files(files, galaxies.take(some, ["image", "image_sha256"]), names)
+        yield open_files(files, galaxies.spread(LOOKED_AT, ["image", "image_sha256"]), names)
         return
     assert origin.size_px is not None
     with open_survey(origin.survey["name"], settings.survey_url) as survey:
