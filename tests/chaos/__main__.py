@@ -6,6 +6,7 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
@@ -30,10 +31,12 @@ def main() -> int:
     parser.add_argument("--outages", type=int, default=54, help="jobs that meet a fault which stays")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=120.0, help="begin nothing new after so long")
     parser.add_argument("--write", type=Path, help="document whose table is to be renewed")
     options = parser.parse_args()
     started = time.monotonic()
-    tally = run(options.kills, options.faults, options.outages, options.seed, options.workers)
+    amounts = Amounts(options.kills, options.faults, options.outages, started + 60 * options.minutes)
+    tally = run(amounts, options.seed, options.workers)
     for complaint in tally.complaints:
         print(f"LOST OR BROKEN: {complaint}", file=sys.stderr)
     for experiment in ("kill", "passing fault", "lasting fault"):
@@ -44,7 +47,17 @@ def main() -> int:
     return 1 if tally.complaints else 0
 
 
-def run(kills: int, faults: int, outages: int, seed: int, workers: int) -> Tally:
+@dataclass(frozen=True)
+class Amounts:
+    """How much of what is to be tried, and when nothing new is begun any more (time.monotonic)."""
+
+    kills: int
+    faults: int
+    outages: int
+    until: float
+
+
+def run(amounts: Amounts, seed: int, workers: int) -> Tally:
     """All experiments, shared among forked workers."""
     dice = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="photoz-chaos-") as name:
@@ -57,11 +70,11 @@ def run(kills: int, faults: int, outages: int, seed: int, workers: int) -> Tally
             copy_store(stores[0], stores[1])
             # For a few kills, each job on one of the stores: looking for crash points takes time too.
             everywhere = [(job, store) for job in jobs for store in stores]
-            places = everywhere if kills > FEW else [(job, dice.choice(stores)) for job in jobs]
-            trials = plan_kills(places, digests, folder, kills, dice)
+            places = everywhere if amounts.kills > FEW else [(job, dice.choice(stores)) for job in jobs]
+            trials = plan_kills(places, digests, folder, amounts.kills, dice)
             print(f"{len(trials)} kills planned, of {len({trial.point for trial in trials})} kinds", file=sys.stderr)
             ground = Ground(endpoint, stores[1], sky, faulty_sky, jobs, digests, folder)
-            return _share(workers, trials, ground, faults, outages, seed)
+            return _share(workers, trials, ground, amounts, seed)
 
 
 def _bucket(endpoint: str, folder: Path) -> Store:
@@ -77,14 +90,14 @@ def _bucket(endpoint: str, folder: Path) -> Store:
     return open_store(f"s3://{BUCKET}/photoz")
 
 
-def _share(workers: int, trials: list[Trial], ground: Ground, faults: int, outages: int, seed: int) -> Tally:
+def _share(workers: int, trials: list[Trial], ground: Ground, amounts: Amounts, seed: int) -> Tally:
     children = {}
     for number in range(workers):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                _work(number, workers, trials, ground, faults, outages, seed)
+                _work(number, workers, trials, ground, amounts, seed)
                 code = 0
             finally:
                 os._exit(code)
@@ -97,19 +110,19 @@ def _share(workers: int, trials: list[Trial], ground: Ground, faults: int, outag
     return tally
 
 
-def _work(number: int, workers: int, trials: list[Trial], ground: Ground, faults: int, outages: int, seed: int) -> None:
+def _work(number: int, workers: int, trials: list[Trial], ground: Ground, amounts: Amounts, seed: int) -> None:
     """One worker's share, in a folder of its own; the outages are the last worker's."""
     own = ground.folder / f"w{number}"
     own.mkdir()
     tally = Tally()
     ground = Ground(**{**vars(ground), "folder": own})
     try:
-        try_kills(trials[number::workers], own, tally)
+        try_kills(trials[number::workers], own, tally, amounts.until)
         print(f"worker {number}: kills done", file=sys.stderr, flush=True)
         if number == workers - 1:
-            try_outages(ground, outages, seed, tally)
+            try_outages(ground, amounts.outages, seed, tally)
             print(f"worker {number}: outages done", file=sys.stderr, flush=True)
-        try_passing_faults(ground, faults // workers, seed + 1000 * number, tally)
+        try_passing_faults(ground, amounts.faults // workers, seed + 1000 * number, tally, amounts.until)
     except AssertionError as error:
         tally.complaints.append(f"worker {number} stopped: {error}")
     tally.save(own.parent / f"tally-{number}.json")

@@ -55,7 +55,7 @@ def the_jobs(sky_url: str) -> list[Job]:
             "predictions",
             ("infer", "--model", f"model/{BASE}", *shards, "--split", "all", *SMALL_BATCH),
         ),
-        Job("report", ("evaluate", "--predictions", f"predictions/{BASE}", "--bootstrap", "10", "--gallery", "3")),
+        Job("report", ("evaluate", "--predictions", f"predictions/{BASE}", "--bootstrap", "10", "--gallery", "0")),
     ]
 
 

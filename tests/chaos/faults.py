@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,10 +56,10 @@ def hurry(endpoint: str, budget_s: float) -> Callable[[], None]:
     return prepare
 
 
-def try_passing_faults(ground: Ground, wanted: int, seed: int, tally: Tally) -> None:
+def try_passing_faults(ground: Ground, wanted: int, seed: int, tally: Tally, until: float) -> None:
     """Whole chains against servers of which every fifth reply is at fault, until `wanted` faults have been met."""
     met = number = 0
-    while met < wanted:
+    while met < wanted and time.monotonic() < until:
         name, number = f"{ground.folder.name}-f{number}", number + 1
         before = _sky_faults(ground)
         with running_proxy(ground.s3_endpoint, S3_RATES, seed + number) as proxy:

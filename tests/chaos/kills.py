@@ -1,6 +1,8 @@
 """Jobs killed with SIGKILL at every step between the first write and the commit, and at random moments."""
 
 import random
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +57,13 @@ def plan_kills(
     return trials[:wanted]
 
 
-def try_kills(trials: list[Trial], folder: Path, tally: Tally) -> None:
-    """Kill, start again, and compare; every kill is counted."""
+def try_kills(trials: list[Trial], folder: Path, tally: Tally, until: float) -> None:
+    """Kill, start again, and compare; every kill is counted. No new one is begun after `until` (time.monotonic)."""
     for number, trial in enumerate(trials):
+        if time.monotonic() > until:
+            return
+        if number % 25 == 24:
+            print(f"{folder.name}: {number + 1} of {len(trials)} kills", file=sys.stderr, flush=True)
         name = f"{folder.name}-{number}"
         ended = run_child(
             trial.job.arguments(trial.store.url, name), folder, crash=trial.crash, kill_after_s=trial.kill_after_s
