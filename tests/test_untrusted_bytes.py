@@ -124,7 +124,7 @@ def test_altered_documents_give_a_value_or_a_clear_error(name: str, data: st.Dat
         {"summary": {"rows": float("nan")}},
         {"inputs": [{"ref": "../../x", "manifest_sha256": "0" * 64, "payload_sha256": "0" * 64}]},
         {"name": "a\n"},
-        {"producer": {"command": "\ud800"}},
+        {"created_at": "\ud800"},
         {"files": [1]},
         {"kind": "pickle"},
     ],

@@ -120,6 +120,12 @@ def test_a_description_that_asks_for_another_network_than_the_weights_are_is_ref
         load_model(published(tmp_path, model_json=description), CPU)
 
 
+def test_sizes_are_compared_with_the_weights_before_a_network_is_built(tmp_path: Path) -> None:
+    members = with_changes("architecture", "members", to=10_000)
+    with pytest.raises(BadFormat, match=r"head\.1\.bias is \(4, 1, 20\), expected \(10000, 1, 20\)"):
+        load_model(published(tmp_path, model_json=members), CPU)
+
+
 @pytest.mark.parametrize(
     "weights",
     [
