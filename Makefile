@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= ./photoz-store
 
-.PHONY: help setup demo lint test test-all bench chaos clean
+.PHONY: help setup demo lint test test-all bench chaos fuzz clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ bench: setup  ## measure accuracy over seeds, as in benchmarks/RESULTS.md (ten m
 
 chaos: setup  ## kill jobs and break their services some 1,500 times, and write docs/reliability.md (half an hour)
 	$(BIN)/python -m tests.chaos --write docs/reliability.md
+
+fuzz: setup  ## coverage-guided fuzzing of all that reads untrusted bytes, a minute each
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*sorted(TARGETS))'); do \
+		$(BIN)/python -m tests.fuzz $$target --seconds 60; done
 
 clean:  ## remove what make has made, but no store
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -294,3 +294,12 @@ def test_a_count_is_one_number() -> None:
     assert COUNT_SCHEMA.names == ["n"]
     with answering(Reply("#Table1\nn\n9613\n")) as server:
         assert client(server).count("SELECT COUNT(*) AS n FROM SpecObj") == 9613
+
+
+def test_a_reply_without_an_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("photoz.survey.skyserver.MOST_BYTES", 1000)
+    with (
+        answering(Reply("n\n" + "5\n" * 1000)) as server,
+        pytest.raises(TryAgain, match="ContentDecodingError"),
+    ):
+        client(server, Clock().patience(budget_s=3)).count("SELECT")

@@ -19,6 +19,7 @@ from photoz.survey.sql_reply import RefusedQuery, SlowQuery, TransientReply, par
 log = logging.getLogger("photoz.catalog")
 
 ROW_LIMIT = 500_000  # documented for SkyServer
+MOST_BYTES = 2**29  # a kilobyte a row
 # The server's own limit on a query is 600 s.
 PATIENCE = Patience(budget_s=600.0, first_contact_s=60.0, longest_pause_s=60.0, connect_s=15.0, read_s=660.0)
 COUNT_SCHEMA = pa.schema([("n", pa.int64())])
@@ -59,6 +60,7 @@ class SkyServer:
         session.headers["User-Agent"] = f"photoz/{photoz.__version__} {session.headers['User-Agent']!s}"
         if urlsplit(survey.base_url).hostname in ("127.0.0.1", "localhost", "::1"):
             session.trust_env = False  # a proxy can't reach a server inside this machine
+        session.hooks["response"].append(_read_bounded)
 
     def count(self, sql: str) -> int:
         """The number that a `SELECT COUNT(*) AS n …` gives."""
@@ -148,9 +150,21 @@ class SkyServer:
         return body
 
 
+def _read_bounded(reply: requests.Response, **_options: object) -> None:
+    """Read a reply's body as requests does, but no more of it than rows can be. Raises ContentDecodingError."""
+    parts, size = [], 0
+    for part in reply.iter_content(2**20):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BYTES:
+            reply.close()
+            raise requests.exceptions.ContentDecodingError(f"more than {MOST_BYTES} bytes")
+    reply._content = b"".join(parts)  # where `content` looks for what was read
+
+
 def _cause(error: requests.exceptions.RequestException) -> str:
     """The innermost failure's name: NameResolutionError, NewConnectionError, ProtocolError …"""
-    inner = error.args[0] if error.args else error
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     return type(getattr(inner, "reason", None) or inner).__name__
 
 

@@ -6,7 +6,7 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import boto3
@@ -71,8 +71,9 @@ def run(amounts: Amounts, seed: int, workers: int) -> Tally:
             # For a few kills, each job on one of the stores: looking for crash points takes time too.
             everywhere = [(job, store) for job in jobs for store in stores]
             places = everywhere if amounts.kills > FEW else [(job, dice.choice(stores)) for job in jobs]
-            trials = plan_kills(places, digests, folder, amounts.kills, dice)
-            print(f"{len(trials)} kills planned, of {len({trial.point for trial in trials})} kinds", file=sys.stderr)
+            trials = plan_kills(places, digests, folder)
+            dice.shuffle(trials)
+            print(f"{len(trials)} crash points", file=sys.stderr, flush=True)
             ground = Ground(endpoint, stores[1], sky, faulty_sky, jobs, digests, folder)
             return _share(workers, trials, ground, amounts, seed)
 
@@ -115,14 +116,17 @@ def _work(number: int, workers: int, trials: list[Trial], ground: Ground, amount
     own = ground.folder / f"w{number}"
     own.mkdir()
     tally = Tally()
-    ground = Ground(**{**vars(ground), "folder": own})
+    # Connections of one's own: two processes that read from one socket get each other's replies.
+    ground = replace(ground, folder=own, store=open_store(ground.store.url))
+    trials = [replace(trial, store=open_store(trial.store.url)) for trial in trials[number::workers]]
     try:
-        try_kills(trials[number::workers], own, tally, amounts.until)
-        print(f"worker {number}: kills done", file=sys.stderr, flush=True)
         if number == workers - 1:
             try_outages(ground, amounts.outages, seed, tally)
-            print(f"worker {number}: outages done", file=sys.stderr, flush=True)
+            print(f"{own.name}: outages done", file=sys.stderr, flush=True)
         try_passing_faults(ground, amounts.faults // workers, seed + 1000 * number, tally, amounts.until)
+        print(f"{own.name}: faults done", file=sys.stderr, flush=True)
+        dice = random.Random(seed + number)
+        try_kills(trials, amounts.kills // workers, own, tally, dice, amounts.until)
     except AssertionError as error:
         tally.complaints.append(f"worker {number} stopped: {error}")
     tally.save(own.parent / f"tally-{number}.json")
