@@ -15,7 +15,7 @@ from photoz.artifacts import Store, open_store
 from tests.chaos.bench import copy_store, make_base, running_sky, the_jobs
 from tests.chaos.faults import SKY_RATES, Ground, try_outages, try_passing_faults
 from tests.chaos.kills import Trial, plan_kills, try_kills
-from tests.chaos.table import write_table
+from tests.chaos.table import write_tables
 from tests.chaos.tally import Tally
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY, running_seaweedfs
 
@@ -43,7 +43,7 @@ def main() -> int:
         tried, survived, lost = (tally.total(experiment, column) for column in ("tried", "survived", "lost"))
         print(f"{experiment}: {tried} tried, {survived} survived, data lost {lost}")
     if options.write:
-        write_table(tally, options.write, options.seed, time.monotonic() - started)
+        write_tables(tally, options.write, options.seed, time.monotonic() - started)
     return 1 if tally.complaints else 0
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tests.chaos.tally import Row, Tally
 
-BEGIN, END = "<!-- chaos: begin (written by `make chaos`) -->", "<!-- chaos: end -->"
 _HEADINGS = {
     "kill": ("SIGKILL", "job", "killed"),
     "passing fault": ("Faults that pass", "of the", "fault"),
@@ -14,27 +13,29 @@ _HEADINGS = {
 }
 
 
-def write_table(tally: Tally, document: Path, seed: int, seconds: float) -> None:
-    """Put the tally's tables in the place of those that stand in the document."""
+def write_tables(tally: Tally, document: Path, seed: int, seconds: float) -> None:
+    """Put a table for each experiment that was made in the place of the one that stands in the document."""
     text = document.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    document.write_text(f"{head}{BEGIN}\n\n{as_markdown(tally, seed, seconds)}\n{END}{tail}")
+    for experiment in _HEADINGS:
+        if tally.total(experiment, "tried"):
+            begin, end = f"<!-- chaos: {experiment} -->", f"<!-- end of {experiment} -->"
+            head, _, rest = text.partition(begin)
+            _, _, tail = rest.partition(end)
+            text = f"{head}{begin}\n\n{_as_markdown(tally, experiment, seed, seconds)}\n\n{end}{tail}"
+    document.write_text(text)
 
 
-def as_markdown(tally: Tally, seed: int, seconds: float) -> str:
-    """The tables and what they are of."""
+def _as_markdown(tally: Tally, experiment: str, seed: int, seconds: float) -> str:
+    title, where, what = _HEADINGS[experiment]
+    rows = [row for key, row in sorted(tally.rows.items()) if key[0] == experiment]
+    rows = _by_point(rows) if experiment == "kill" else rows
+    lines = [f"| {where} | {what} | tried | survived | data lost | exit codes |", "|---|---|--:|--:|--:|---|"]
+    lines += [_line(row) for row in rows]
+    tried, survived, lost = (tally.total(experiment, column) for column in ("tried", "survived", "lost"))
+    lines.append(f"| **all** | | **{tried}** | **{survived}** | **{lost}** | |")
     when = datetime.now(UTC).date().isoformat()
-    parts = [f"{when}, {platform.machine()}, 2 cores, seed {seed}, {seconds / 60:.0f} minutes."]
-    for experiment, (title, where, what) in _HEADINGS.items():
-        rows = [row for key, row in sorted(tally.rows.items()) if key[0] == experiment]
-        rows = _by_point(rows) if experiment == "kill" else rows
-        lines = [f"| {where} | {what} | tried | survived | data lost | exit codes |", "|---|---|--:|--:|--:|---|"]
-        lines += [_line(row) for row in rows]
-        tried, survived, lost = (tally.total(experiment, column) for column in ("tried", "survived", "lost"))
-        lines.append(f"| **all** | | **{tried}** | **{survived}** | **{lost}** | |")
-        parts.append(f"### {title}\n\n" + "\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    made = f"{when}, {platform.machine()}, 2 cores, seed {seed}, {seconds / 60:.0f} minutes."
+    return f"### {title}\n\n{made}\n\n" + "\n".join(lines)
 
 
 def _by_point(rows: list[Row]) -> list[Row]:
