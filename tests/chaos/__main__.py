@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 
 from photoz.artifacts import Store, open_store
+from photoz.artifacts.probe import ensure_conditional_create
 from tests.chaos.bench import copy_store, make_base, running_sky, the_jobs
 from tests.chaos.faults import SKY_RATES, Ground, try_outages, try_passing_faults
 from tests.chaos.kills import Trial, plan_kills, try_kills
@@ -68,6 +69,8 @@ def run(amounts: Amounts, seed: int, workers: int) -> Tally:
             jobs = the_jobs(sky)
             digests = make_base(stores[0], jobs, folder)
             copy_store(stores[0], stores[1])
+            for store in stores:
+                ensure_conditional_create(store)  # else the first job's writes would not be like the others'
             # For a few kills, each job on one of the stores: looking for crash points takes time too.
             everywhere = [(job, store) for job in jobs for store in stores]
             places = everywhere if amounts.kills > FEW else [(job, dice.choice(stores)) for job in jobs]
