@@ -43,7 +43,7 @@ class Clock:
 
     def patience(self, **times: Any) -> Patience:
         return Patience(
-            **({"read_s": 1.0, "sleep": self.sleep, "now": lambda: self.time_s, "draw": lambda: 0.5} | times)
+            **({"read_s": 5.0, "sleep": self.sleep, "now": lambda: self.time_s, "draw": lambda: 0.5} | times)
         )
 
 
