@@ -1,4 +1,4 @@
-"""A short, seeded run of the experiments behind docs/reliability.md."""
+"""A short, seeded run of the kills of docs/reliability.md; faults are tried in test_s3_faults and test_sky_faults."""
 
 import re
 import subprocess
@@ -10,10 +10,9 @@ pytestmark = pytest.mark.real
 
 
 @pytest.mark.timeout(1200)
-def test_killed_jobs_and_failing_services_lose_nothing() -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--kills", "24", "--faults", "60", "--outages", "6", "--seed", "7"]
+def test_killed_jobs_lose_nothing() -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--kills", "24", "--faults", "0", "--outages", "0", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1100, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    for experiment, least in (("kill", 15), ("passing fault", 60), ("lasting fault", 4)):
-        found = re.search(rf"^{experiment}: (\d+) tried, (\d+) survived, data lost 0$", done.stdout, re.MULTILINE)
-        assert found and int(found[1]) == int(found[2]) >= least, done.stdout
+    found = re.search(r"^kill: (\d+) tried, (\d+) survived, data lost 0$", done.stdout, re.MULTILINE)
+    assert found and int(found[1]) == int(found[2]) >= 24, done.stdout

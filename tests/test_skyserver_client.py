@@ -162,7 +162,6 @@ def test_replies_that_are_not_whole_are_asked_for_again(bad: Reply) -> None:
         (Reply('[{"error_message": "Invalid column name"}]', status=400), PhotozError, "Invalid column name"),
         (Reply("<html><body>SQL error: Invalid object name 'x'</body></html>"), PhotozError, "Invalid object name"),
         (Reply("#Table1\nERROR: something new\n"), PhotozError, "the server refuses the query"),
-        (Reply("#Table1\na,b\n1,2\n"), PhotozError, "expected objid,specobjid,z_spec"),
         (Reply("not here", status=404), BadInput, "HTTP 404; expected a SkyServer: check --survey-url"),
         (Reply("no", status=403), BadInput, "HTTP 403"),
     ],

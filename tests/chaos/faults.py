@@ -173,7 +173,7 @@ def try_outages(ground: Ground, wanted: int, seed: int, tally: Tally) -> None:
                 s3_url = NOWHERE if outage.kind == DNS and outage.where == S3 else s3.url
                 sky_url = NOWHERE if outage.kind == DNS and outage.where == SKY else sky.url
                 ended = _run(ground, job, f"o{number}", s3_url, sky_url)
-            after = _run(ground, job, f"o{number}", s3.url, sky.url)
+            after = _run(ground, job, f"o{number}", s3.url, sky.url, budget_s=60.0)
             _note(ground, tally, outage, job, f"o{number}", ended, after)
 
 
@@ -187,9 +187,9 @@ def _broken(proxy: Proxy, outage: Outage) -> Iterator[None]:
         proxy.clear()
 
 
-def _run(ground: Ground, job: Job, name: str, s3_url: str, sky_url: str) -> Ended:
+def _run(ground: Ground, job: Job, name: str, s3_url: str, sky_url: str, budget_s: float = 4.0) -> Ended:
     command = [sky_url if part == ground.sky_url else part for part in job.arguments(ground.store.url, name)]
-    return run_child(command, ground.folder, prepare=hurry(s3_url, 4.0))
+    return run_child(command, ground.folder, prepare=hurry(s3_url, budget_s))
 
 
 def _note(ground: Ground, tally: Tally, outage: Outage, job: Job, name: str, ended: Ended, after: Ended) -> None:
