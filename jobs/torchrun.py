@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 
 from photoz.errors import ExitCode
-from photoz.runtime import STOP_SIGNALS
+from photoz.runtime import STOP_SIGNALS, ignore_stops
 
 KILLED = 128 + signal.SIGKILL  # as a shell would say it: out of memory, or by hand
 
@@ -31,7 +31,7 @@ _BY_WEIGHT = {
 
 
 def code_of_all(codes: Iterable[int]) -> int:
-    """One exit code for those of several processes, where -9 stands for one killed by signal 9; 1 if all are strange."""
+    """One exit code for those of several processes, of which -9 means killed by signal 9; 1 if all are strange."""
     found = set(codes)
     return next((int(said) for code, said in _BY_WEIGHT.items() if code in found), int(ExitCode.BUG))
 
@@ -66,4 +66,6 @@ def run_torchrun(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     for _number in STOP_SIGNALS:  # torch takes seconds to import, and nothing is lost yet
         signal.signal(_number, lambda *_: os._exit(ExitCode.PREEMPTED))
-    sys.exit(run_torchrun(sys.argv[1:]))
+    _code = run_torchrun(sys.argv[1:])
+    ignore_stops()  # they would end a process that only has to say its code
+    sys.exit(_code)

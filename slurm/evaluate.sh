@@ -1,7 +1,7 @@
 #!/bin/bash
 # Score the predictions and write the report.
 # Submit from the folder that holds slurm/, or let slurm/submit.sh do it: sbatch slurm/evaluate.sh [flags of photoz-job evaluate]
-#SBATCH --job-name=photoz-evaluate# as squeue shows it
+#SBATCH --job-name=photoz-evaluate # as squeue shows it
 #SBATCH --output=%x-%j.log        # name and id of the job
 #SBATCH --nodes=1                 # one process
 #SBATCH --ntasks-per-node=1       # started by srun

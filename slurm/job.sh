@@ -64,8 +64,9 @@ choose_runtime() {
 run_job() {
 	local code
 	choose_runtime
-	# srun takes no --cpus-per-task over from sbatch. One host that fails ends the others.
-	srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 "${step[@]}" "${inside[@]}" "$@" &
+	# srun takes no --cpus-per-task over from sbatch. When a host is done or has failed, the others get a minute to
+	# find their own exit code; ended at once they could not say that the input was bad.
+	srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=60 "${step[@]}" "${inside[@]}" "$@" &
 	child=$!
 	[[ -z $interrupted ]] || stop
 	while :; do
@@ -82,7 +83,7 @@ finish() {
 	[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID # its job id may be the array's
 	case $code in
 	75 | 85) allowed=$SITE_RESTARTS ;; # transient; stopped, with its state saved
-	137) allowed=2 ;;                  # killed: once more may do, twenty times out of memory won't
+	137 | 143) allowed=2 ;;            # killed, or its host is lost: once more may do, twenty times won't
 	esac
 	# Slurm is ending the job already (scancel): leave it at that.
 	[[ $(squeue --noheader --jobs="$me" --format=%T) == RUNNING ]] || exit "$code"

@@ -135,11 +135,11 @@ class Cluster:
 
     def processes(self, host: str, word: str) -> list[int]:
         """Ids of the processes on a host in whose command line the word stands, oldest first."""
-        namespace = os.readlink(f"/proc/{self.inits[host]}/ns/net")
+        namespace = Path(f"/proc/{self.inits[host]}/ns/net").readlink()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                command, there = (folder / "cmdline").read_text().split("\0"), os.readlink(folder / "ns/net")
+                command, there = (folder / "cmdline").read_text().split("\0"), (folder / "ns/net").readlink()
             except OSError:
                 continue  # it has ended meanwhile
             if there == namespace and word in command:
