@@ -76,16 +76,37 @@ def _common_store() -> Store:
 
 
 def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn.Module:
-    """The network with gradients averaged over ranks; rank 0's first weights are everyone's.
+    """The network as each rank trains it; rank 0's first weights are everyone's.
 
-    On CUDA, batch norms take their statistics over all ranks; on CPUs each rank takes its own, and rank 0's are kept.
+    On CUDA gradients are averaged on the way and batch norms take their statistics over all ranks; on CPUs
+    average_gradients does the first, each rank takes its own statistics, and rank 0's are kept.
     """
     if world.size == 1:
         return network
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(network, device_ids=[device.index])
-    return DistributedDataParallel(network)
+    for value in network.state_dict().values():
+        first = value.contiguous()
+        dist.broadcast(first, 0)
+        value.copy_(first)
+    return network
+
+
+def average_gradients(network: nn.Module, world: runtime.World, device: torch.device) -> None:
+    """Give every rank the mean of all ranks' gradients, where `spread` does not see to it.
+
+    Not with DistributedDataParallel, which packs gradients anew after its first step: with three ranks or more their
+    sums would then round otherwise, and a resumed run would not be the unbroken one bit for bit.
+    """
+    if world.size == 1 or device.type == "cuda":
+        return
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients]) / world.size
+    dist.all_reduce(together)
+    means = torch.split(together, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def totals(values: Sequence[float], world: runtime.World, device: torch.device) -> list[float]:
