@@ -28,7 +28,8 @@ def seconds(job: list[str], name: str, slices: int) -> float:
     """Seconds until all slices of a job have ended."""
     started = time.monotonic()
     running = [photoz_job(*job, "--name", name, "--task", str(task), "--tasks", str(slices)) for task in range(slices)]
-    if any([process.wait() for process in running]):
+    codes = [process.wait() for process in running]
+    if any(codes):
         raise SystemExit(f"photoz-job {' '.join(job)} failed")
     return time.monotonic() - started
 
