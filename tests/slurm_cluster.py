@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "munged", "mungekey", "ip", "nsenter", "unshare")
@@ -117,12 +118,13 @@ class Cluster:
         return state
 
     def start_now(self, job: str) -> None:
-        """Take away the pause of a minute or two that Slurm puts before a requeued job."""
-        for task in self.run("squeue", "--noheader", "--array", "--states=PD", "--jobs", job, "--format=%i %r").split(
-            "\n"
-        ):
-            if task.endswith("BeginTime"):
-                self.run("scontrol", "update", f"jobid={task.split()[0]}", "starttime=now")
+        """Cut short the pause of a minute or two that Slurm puts before a requeued job."""
+        listed = ("--noheader", "--array", "--states=PD", "--jobs", job, "--format=%i %r %S")
+        for task in self.run("squeue", *listed).splitlines():
+            name, reason, start = task.split()
+            if reason == "BeginTime" and datetime.fromisoformat(start) > datetime.now() + timedelta(seconds=10):
+                # Not at once: hosts refuse a job within the second in which they ended it.
+                self.run("scontrol", "update", f"jobid={name}", "starttime=now+3")
 
     def finished(self, job: str, limit_s: float = 240) -> str:
         """Wait for a job's end and return its state."""
