@@ -7,11 +7,13 @@ leaves its processes behind while they save their state. Schedulers send such si
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from types import FrameType
 
 from photoz.errors import ExitCode
-from photoz.runtime import STOP_SIGNALS, ignore_stops
+from photoz.runtime import GRACE_S, STOP_SIGNALS, ignore_stops
 
 KILLED = 128 + signal.SIGKILL  # as a shell would say it: out of memory, or by hand
 
@@ -34,6 +36,24 @@ def code_of_all(codes: Iterable[int]) -> int:
     """One exit code for those of several processes, of which -9 means killed by signal 9; 1 if all are strange."""
     found = set(codes)
     return next((int(said) for code, said in _BY_WEIGHT.items() if code in found), int(ExitCode.BUG))
+
+
+def leave_in_time(grace_s: float = GRACE_S + 5) -> None:
+    """From now on a stop signal ends this process after `grace_s`, its ranks having left before, wherever it hangs.
+
+    While it waits for the other hosts it is inside a C call, and no handler written in Python comes to its turn.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while os.read(reading, 1)[0] not in STOP_SIGNALS:
+            pass
+        time.sleep(grace_s)
+        os._exit(ExitCode.PREEMPTED)
+
+    threading.Thread(target=watch, daemon=True, name="stop watch").start()
 
 
 def run_torchrun(arguments: Sequence[str]) -> int:
@@ -66,6 +86,7 @@ def run_torchrun(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     for _number in STOP_SIGNALS:  # torch takes seconds to import, and nothing is lost yet
         signal.signal(_number, lambda *_: os._exit(ExitCode.PREEMPTED))
+    leave_in_time()
     _code = run_torchrun(sys.argv[1:])
     ignore_stops()  # they would end a process that only has to say its code
     sys.exit(_code)

@@ -263,13 +263,14 @@ def test_a_training_one_of_whose_ranks_is_killed_goes_on_to_the_same_weights(
 
 
 def test_a_training_at_its_time_limit_goes_on_to_the_same_weights(site: Site, store: Store, unbroken: str) -> None:
-    job = site.train("timed-out", *SLOWLY, "--rank-timeout", "10m", options=("--time=1",))
+    job = site.train("timed-out", *SLOWLY, "--rank-timeout", "10m")
     trains(site, store, "timed-out", job)
     # Slurm looks at time limits twice a minute: the ranks are held until its warning has come.
     ranks = site.ranks()
     assert len(ranks) == 4
     for rank in ranks:
         os.kill(rank, signal.SIGSTOP)
+    site.cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
     soon(lambda: all(warned(rank) for rank in ranks), "the warning before the limit")
     for rank in ranks:
         os.kill(rank, signal.SIGCONT)
@@ -295,9 +296,9 @@ def test_a_cancelled_training_leaves_its_state_and_stays_cancelled(site: Site, s
 def test_a_host_cut_off_in_training_is_left_behind_and_the_job_starts_again(
     site: Site, store: Store, unbroken: str
 ) -> None:
-    job = site.train("cut", *SLOWLY, options=("--exclude=n3",))
+    job = site.train("cut", *SLOWLY)
     trains(site, store, "cut", job)
-    site.cluster.run("scontrol", "update", f"jobid={job}", "excnodelist=")
+    assert site.cluster.job(job)["NodeList"] == "n[1-2]"
     site.cluster.cut("n2")
     try:
         log = site.ended(job)

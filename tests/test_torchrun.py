@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,17 @@ def test_two_stop_signals_in_a_row_let_the_ranks_save_their_state(tmp_path: Path
     done = torchrun(tmp_path, "stop")
     assert done.returncode == ExitCode.PREEMPTED, done.stderr
     assert {"rank 0 ends with 85", "rank 1 ends with 85"} <= set(done.stdout.splitlines())
+
+
+@pytest.mark.real
+def test_it_can_be_stopped_while_it_waits_for_the_other_hosts(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        flags = ["--nnodes", "2", "--node-rank", "1", "--master-addr", "127.0.0.1"]
+        flags += ["--master-port", str(silent.getsockname()[1]), "program.py"]
+        process = subprocess.Popen([sys.executable, "-m", "jobs.torchrun", *flags], stderr=subprocess.DEVNULL)
+        silent.settimeout(100)
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGUSR1)
+            assert process.wait(100) == ExitCode.PREEMPTED
