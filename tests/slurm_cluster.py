@@ -122,7 +122,11 @@ class Cluster:
         listed = ("--noheader", "--array", "--states=PD", "--jobs", job, "--format=%i %r %S")
         for task in self.run("squeue", *listed).splitlines():
             name, reason, start = task.split()
-            if reason == "BeginTime" and datetime.fromisoformat(start) > datetime.now() + timedelta(seconds=10):
+            if (
+                reason == "BeginTime"
+                and start != "N/A"
+                and datetime.fromisoformat(start) > datetime.now() + timedelta(seconds=10)
+            ):
                 # Not at once: hosts refuse a job within the second in which they ended it.
                 self.run("scontrol", "update", f"jobid={name}", "starttime=now+3")
 
