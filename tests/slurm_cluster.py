@@ -246,7 +246,7 @@ def _start_munge(folder: Path, stack: ExitStack) -> None:
 def _spawn(stack: ExitStack, out: Path, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     """Start a program that ends with the stack."""
     with out.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
 
     def end() -> None:
         process.send_signal(signal.SIGTERM)
