@@ -41,14 +41,14 @@ def weed_binary() -> Path:
 
 
 @contextmanager
-def running_seaweedfs(folder: Path) -> Iterator[str]:
-    """Start the server with its data in `folder`; yields the S3 endpoint URL."""
+def running_seaweedfs(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
+    """Start the server with its data in `folder`, on an address of this machine; yields the S3 endpoint URL."""
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": _ACTIONS}]}))
     command = [
-        str(weed_binary()), "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", f"-s3.config={config}",
+        str(weed_binary()), "mini", f"-ip={address}", f"-ip.bind={address}", f"-dir={folder}", f"-s3.config={config}",
         # A bucket takes seven volumes, and by itself the server allows as many as would fill the disk.
         "-volume.max=10000", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         *(f"-{name}={port}" for name, port in ports.items()),
@@ -56,7 +56,7 @@ def running_seaweedfs(folder: Path) -> Iterator[str]:
     environment = os.environ | {"GOMEMLIMIT": "300MiB"}
     with (folder / "weed.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
-    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    endpoint = f"http://{address}:{ports['s3.port']}"
     try:
         _wait_until_ready(endpoint, server, folder / "weed.log")
         yield endpoint

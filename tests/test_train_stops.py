@@ -222,6 +222,15 @@ def test_two_processes_stop_together_whichever_is_asked_and_go_on_to_the_same_by
 
 
 @pytest.mark.real
+def test_four_processes_stopped_in_mid_epoch_go_on_to_the_same_bytes(shards: Artifact) -> None:
+    # With two, a sum rounds the same in either order.
+    four = ["--nproc", "4", "--epochs", "3"]
+    unbroken = finished(shards, "unbroken-four", *four)
+    preempted(signalled(shards, "four", STEP, 4, signal.SIGTERM, *four))
+    assert finished(shards, "four", *four) == unbroken
+
+
+@pytest.mark.real
 def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on_to_the_same_bytes(
     shards: Artifact, unbroken_pair: str
 ) -> None:

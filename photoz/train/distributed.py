@@ -1,52 +1,112 @@
 """Several processes that train one network: gloo on CPUs, NCCL on CUDA devices."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._C._distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 
 from photoz import runtime
-from photoz.errors import Preempted
+from photoz.errors import ExitCode, PhotozError, Preempted, TryAgain
 
-_TIMEOUT = timedelta(minutes=20)  # the others wait this long while rank 0 validates and writes
+_WHY = "photoz/why"  # in the ranks' common store: exit code of the first that left by a failure of its own
 
 
 @contextmanager
-def joined(world: runtime.World, device: torch.device) -> Iterator[None]:
-    """Join the other ranks while the block runs; nothing to do for a world of one."""
+def joined(world: runtime.World, device: torch.device, timeout_s: float) -> Iterator[None]:
+    """Join the other ranks while the block runs; nothing to do for a world of one.
+
+    Raises TryAgain where another rank has gone or says nothing for `timeout_s`; if it had a reason to leave, a
+    PhotozError of that reason's exit code.
+    """
     if world.size == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
         yield
-    except RuntimeError:
+    except BaseException as error:
+        if not _is_lost_rank(error):
+            _say_why(error)
+            raise
         # A rank that was asked to stop may find that another one has already gone: a collective fails then.
         runtime.check_stop()
-        raise
+        raise _failure_of_another(error) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn.Module:
-    """The network with gradients averaged over ranks; rank 0's first weights are everyone's.
+def _is_lost_rank(error: BaseException) -> bool:
+    # NCCL and the store have errors of their own; gloo's are known by the file that they name.
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
-    On CUDA, batch norms take their statistics over all ranks; on CPUs each rank takes its own, and rank 0's are kept.
+
+def _say_why(error: BaseException) -> None:
+    """Leave the exit code for the other ranks, whose collectives are about to fail."""
+    code = error.exit_code if isinstance(error, PhotozError) else ExitCode.BUG
+    if dist.is_initialized():
+        with suppress(RuntimeError):  # whoever kept the store may be gone
+            _common_store().set(_WHY, str(int(code)))
+
+
+def _failure_of_another(error: BaseException) -> PhotozError:
+    reason = " ".join(str(error).split())
+    silent = "timed out" in reason.lower()
+    with suppress(RuntimeError):
+        # Not after a silence: the host that keeps the store may be the one that is cut off.
+        if not silent and dist.is_initialized() and _common_store().check([_WHY]):
+            code = ExitCode(int(_common_store().get(_WHY)))
+            failure = {kind.exit_code: kind for kind in PhotozError.__subclasses__()}.get(code, PhotozError)
+            return failure(f"another rank ended with exit code {int(code)}; its own message says why")
+    what = "another rank says nothing any more" if silent else "another rank is gone"
+    return TryAgain(f"{what} ({reason[:200]}); run the same command to go on from the last checkpoint")
+
+
+def _common_store() -> Store:
+    store: Store = dist.distributed_c10d._get_default_store()
+    return store
+
+
+def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn.Module:
+    """The network as each rank trains it; rank 0's first weights are everyone's.
+
+    On CUDA gradients are averaged on the way and batch norms take their statistics over all ranks; on CPUs
+    average_gradients does the first, each rank takes its own statistics, and rank 0's are kept.
     """
     if world.size == 1:
         return network
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(network, device_ids=[device.index])
-    return DistributedDataParallel(network)
+    for value in network.state_dict().values():
+        first = value.contiguous()
+        dist.broadcast(first, 0)
+        value.copy_(first)
+    return network
+
+
+def average_gradients(network: nn.Module, world: runtime.World, device: torch.device) -> None:
+    """Give every rank the mean of all ranks' gradients, where `spread` does not see to it.
+
+    Not with DistributedDataParallel, which packs gradients anew after its first step: with three ranks or more their
+    sums would then round otherwise, and a resumed run would not be the unbroken one bit for bit.
+    """
+    if world.size == 1 or device.type == "cuda":
+        return
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients]) / world.size
+    dist.all_reduce(together)
+    means = torch.split(together, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def totals(values: Sequence[float], world: runtime.World, device: torch.device) -> list[float]:

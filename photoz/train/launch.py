@@ -68,7 +68,7 @@ def ranks_on_this_machine(shards: Artifact, settings: TrainSettings, dest: Desti
         role = runtime.World(0, 0, settings.nproc, settings.nproc)
         with runtime.acting_as(role, port):
             yield role
-    except RuntimeError as error:  # what a collective raises once another rank is gone
+    except (RuntimeError, TryAgain) as error:  # once another rank is gone
         _end(others)
         dead = {rank: process.exitcode for rank, process in enumerate(others, 1) if process.exitcode}
         if not dead:

@@ -114,6 +114,7 @@ class Run:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        distributed.average_gradients(self.network, self.problem.world, self.problem.device)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         at.step, at.steps_done = at.step + 1, at.steps_done + 1

@@ -34,6 +34,11 @@ class TrainSettings:
         "Save a checkpoint this often inside an epoch, too: 90s, 10m; one comes after each epoch.",
         metavar="TIME",
     )
+    rank_timeout: str = setting(
+        "20m",
+        "With several processes: give up when one says nothing for this long. Rank 0 validates and writes meanwhile.",
+        metavar="TIME",
+    )
     shuffle_labels: bool = setting(
         False, "Control: train on redshifts dealt out at random; the model must then know nothing."
     )
@@ -41,6 +46,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check_model_name(self.model)
         parse_duration(self.checkpoint_every)
+        if parse_duration(self.rank_timeout) < 1:
+            raise BadInput(f"--rank-timeout {self.rank_timeout}: expected 1s or more")
         if self.checkpoints is not None and (not self.checkpoints or "://" in self.checkpoints):
             raise BadInput(f"--checkpoints {self.checkpoints!r}: expected a folder of this machine")
         if self.epochs is not None and not 1 <= self.epochs <= 100_000:

@@ -1,0 +1,97 @@
+# Sourced by the job scripts: settings, container, stop signals and restarts.
+# shellcheck shell=bash
+set -euo pipefail
+
+# A preempted job gets SIGUSR1, as does one near its time limit; a cancelled one SIGTERM. photoz-job saves its state
+# at either and leaves with 85. The shell has to outlive it, to say what comes next.
+child='' interrupted=''
+stop() {
+	interrupted=1
+	[[ -z $child ]] || kill -USR1 "$child" 2>/dev/null || true
+}
+trap stop USR1 TERM
+
+set -a
+# shellcheck disable=SC1091
+source slurm/photoz.env
+set +a
+: "${PHOTOZ_STORE:?set it in slurm/photoz.env}"
+unset SLURM_EXPORT_ENV     # --export=NONE keeps your shell out of the job, but its own steps need its settings
+export PYTHONNOUSERSITE=1  # a container must not pick up packages from ~/.local
+
+# Paths that a container has to see: a store in a folder, keys, cache, and what the site adds.
+shown_paths() {
+	local path
+	for path in "${PHOTOZ_STORE#file://}" "${AWS_SHARED_CREDENTIALS_FILE:-}" "${AWS_CONFIG_FILE:-}" \
+		"${PHOTOZ_CACHE:-}" ${SITE_BIND//,/ }; do
+		[[ $path != /* ]] || printf '%s\n' "$path"
+	done
+}
+
+# Set `step`, options for srun, and `inside`, the words before a command that put it into the container.
+choose_runtime() {
+	local path paths gpus=${SLURM_GPUS_ON_NODE:-0}
+	step=() inside=()
+	mapfile -t paths < <(shown_paths)
+	case $SITE_RUNTIME in
+	none) PATH=$SITE_VENV/bin:$PATH ;;
+	apptainer)
+		inside=(apptainer exec "${paths[@]/#/--bind=}")
+		((gpus == 0)) || inside+=(--nv)
+		inside+=("$SITE_IMAGE")
+		;;
+	podman)
+		export PHOTOZ_IMAGE=$SITE_IMAGE # kept in the manifests
+		inside=(podman run --rm --network=host --ipc=host --userns=keep-id --read-only --tmpfs=/tmp
+			"--env=PHOTOZ_*" "--env=AWS_*" "--env=SLURM_*" "--env=GLOO_*" "--env=NCCL_*")
+		((gpus == 0)) || inside+=(--device=nvidia.com/gpu=all)
+		for path in "${paths[@]}"; do inside+=("--volume=$path:$path"); done
+		inside+=("$SITE_IMAGE")
+		;;
+	pyxis)
+		export PHOTOZ_IMAGE=$SITE_IMAGE
+		step=("--container-image=$SITE_IMAGE" --no-container-mount-home)
+		for path in "${paths[@]}"; do step+=("--container-mounts=$path:$path"); done
+		;;
+	*)
+		echo "slurm/photoz.env: SITE_RUNTIME=$SITE_RUNTIME: expected apptainer, pyxis, podman or none" >&2
+		exit 2
+		;;
+	esac
+}
+
+# Run a command on each host of the job, pass stop signals on to it, and end or restart the job by its exit code.
+run_job() {
+	local code
+	choose_runtime
+	# srun takes no --cpus-per-task over from sbatch. When a host is done or has failed, the others get a minute to
+	# find their own exit code; ended at once they could not say that the input was bad.
+	srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=60 "${step[@]}" "${inside[@]}" "$@" &
+	child=$!
+	[[ -z $interrupted ]] || stop
+	while :; do
+		interrupted='' code=0
+		wait "$child" || code=$?
+		[[ $interrupted ]] || break # a signal ends `wait`, not the command
+	done
+	finish "$code"
+}
+
+# Leave with a command's exit code, or put the job back into the queue: the same command goes on where this one was.
+finish() {
+	local code=$1 allowed=0 done_so_far=${SLURM_RESTART_COUNT:-0} me=$SLURM_JOB_ID
+	[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID # its job id may be the array's
+	case $code in
+	75 | 85) allowed=$SITE_RESTARTS ;; # transient; stopped, with its state saved
+	137 | 143) allowed=2 ;;            # killed, or its host is lost: once more may do, twenty times won't
+	esac
+	# Slurm is ending the job already (scancel): leave it at that.
+	[[ $(squeue --noheader --jobs="$me" --format=%T) == RUNNING ]] || exit "$code"
+	if ((allowed > done_so_far)); then
+		echo "slurm: exit code $code; restart $((done_so_far + 1)) of $allowed"
+		scontrol requeue "$me"
+	elif ((allowed)); then
+		echo "slurm: exit code $code after $done_so_far restarts; given up: submit again to go on" >&2
+	fi
+	exit "$code"
+}

@@ -1,0 +1,17 @@
+#!/bin/bash
+# An image of every galaxy, packed into tars: each array task fetches its slice.
+# Submit from the folder that holds slurm/, or let slurm/submit.sh do it: sbatch slurm/shard.sh [flags of photoz-job shard]
+#SBATCH --job-name=photoz-shard   # as squeue shows it
+#SBATCH --output=%x-%A_%a.log     # name and id of the job, number of the task
+#SBATCH --array=0-3               # slices; more of them means more requests to the survey at once
+#SBATCH --nodes=1                 # a task is one process
+#SBATCH --ntasks-per-node=1       # started by srun
+#SBATCH --cpus-per-task=2         # fetching and packing, not computing
+#SBATCH --mem=4G                  # a slice at a time
+#SBATCH --time=12:00:00           # longer work starts itself again
+#SBATCH --export=NONE             # settings come from slurm/photoz.env; no variable of your shell is stored in Slurm
+#SBATCH --requeue                 # may be put back into the queue, by Slurm or by itself
+#SBATCH --open-mode=append        # a restart adds to the log
+#SBATCH --signal=B:USR1@60        # a minute before the time limit: save the state and start again
+source slurm/job.sh
+run_job photoz-job shard "${SHARD_FLAGS[@]}" "$@"
