@@ -31,13 +31,14 @@ _BY_WEIGHT = {
 
 
 def code_of_all(codes: Iterable[int]) -> int:
-    """One exit code for those of several processes, where -9 stands for one killed by signal 9; 1 if all are strange."""
+    """One exit code for those of several processes, of which -9 means killed by signal 9; 1 if all are strange."""
     found = set(codes)
     return next((int(said) for code, said in _BY_WEIGHT.items() if code in found), int(ExitCode.BUG))
 
 
 def run_torchrun(arguments: Sequence[str]) -> int:
     """Run torchrun and return the exit code of the processes that it started on this machine."""
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
@@ -50,11 +51,15 @@ def run_torchrun(arguments: Sequence[str]) -> int:
     for number in STOP_SIGNALS:
         signal.signal(number, stop_once)
     try:
-        run(parse_args(["--signals-to-handle", "SIGINT", *arguments]))
+        run(parse_args(["--signals-to-handle", "SIGINT", *arguments]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         return code_of_all(failure.exitcode for failure in error.failures.values())
     except SignalException:
         return int(ExitCode.PREEMPTED)  # passed on to the processes, which have left by now
+    except DistError as error:
+        reason = " ".join(str(error).split())[:300]
+        print(f"photoz-job: error: the hosts have not met: {reason}; try again later", file=sys.stderr)
+        return int(ExitCode.TRY_AGAIN)
     return int(ExitCode.DONE)
 
 
