@@ -45,15 +45,8 @@ def change_settings(api: Api, **settings: str) -> None:
 def start_s3(docker: Docker, network: str) -> None:
     """SeaweedFS by the name `seaweedfs`, for manifests that bring no store of their own."""
     keys = ["--env", f"AWS_ACCESS_KEY_ID={ACCESS_KEY}", "--env", f"AWS_SECRET_ACCESS_KEY={SECRET_KEY}"]
-    words = [
-        "mini",
-        "-dir=/tmp",
-        "-ip=127.0.0.1",
-        "-ip.bind=0.0.0.0",
-        "-bucket=photoz",
-        "-s3.port=8333",
-        "-volume.max=10000",
-    ]
+    options = ["-dir=/tmp", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-bucket=photoz", "-s3.port=8333"]
+    options.append("-volume.max=10000")  # a bucket takes seven
     docker("run", "-d", "--name", "seaweedfs", "--network", network, *keys, SEAWEEDFS_IMAGE, "mini", *options)
 
 

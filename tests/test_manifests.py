@@ -166,9 +166,7 @@ def test_no_secret_is_applied_by_default() -> None:
     )
     secret = yaml.safe_load((ROOT / "k8s/examples/s3-secret.yaml").read_text())
     for name in JOBS:
-        assert {"name": secret["metadata"]["name"], "optional": True} in [
-            source.get("secretRef") for source in container(name)["envFrom"]
-        ]
+        assert container(name)["envFrom"][1] == {"secretRef": {"name": secret["metadata"]["name"]}}
 
 
 def test_kubectl_reads_nothing_but_manifests_in_the_folder() -> None:
@@ -264,6 +262,13 @@ def test_the_jobset_trains_as_the_job_does() -> None:
     ]
     master = f"{jobset['metadata']['name']}-{jobset['spec']['replicatedJobs'][0]['name']}-0-0.photoz-train"
     assert f"--master-addr={master}" in spec["template"]["spec"]["containers"][0]["args"]
+
+
+def test_with_a_role_of_the_cloud_no_pod_asks_for_a_secret() -> None:
+    found = named("irsa")
+    assert any("eks.amazonaws.com/role-arn" in each["metadata"].get("annotations", {}) for each in found)
+    for pod in pod_templates(found).values():
+        assert pod["containers"][0]["envFrom"] == [{"configMapRef": {"name": "photoz-settings"}}]
 
 
 def test_kueue_gets_every_job_suspended_and_in_its_queue() -> None:
