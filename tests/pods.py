@@ -53,7 +53,6 @@ class Cluster:
             *(word for mount in _mounts(pod, container) for word in ("--tmpfs", mount)),
             *(word for key, value in environment.items() for word in ("--env", f"{key}={value}")),
             *(("--entrypoint", command[0]) if command else ()),
-            *(("--workdir", container["workingDir"]) if "workingDir" in container else ()),
         ]
         words = [*command[1:], *map(expand, container.get("args", []))]
         self.docker("run", "--detach", "--pull", "never", *options, container["image"], *words)
@@ -141,9 +140,12 @@ class JobRun:
         variables = {"JOB_COMPLETION_INDEX": str(index)} if indexed else {}
         while not self.over.is_set():
             pod = f"{hostname}-attempt-{len(self.exits[index])}"
-            self.running[index] = self.cluster.start(pod, hostname, self.job["spec"]["template"], variables)
-            code = int(self.cluster.docker("wait", pod, timeout_s=1500))
-            # Its names must lead nowhere before the next attempt takes them.
+            try:
+                self.running[index] = self.cluster.start(pod, hostname, self.job["spec"]["template"], variables)
+                code = int(self.cluster.docker("wait", pod, timeout_s=1500))
+            except AssertionError as error:
+                self._end(f"pod {pod} could not be started: {error}")
+                return
             with self._lock:
                 self.exits[index].append(code)
                 if self._ended(index, code, pod in self.cluster.disrupted):

@@ -42,6 +42,13 @@ def change_settings(api: Api, **settings: str) -> None:
     api.kubectl("patch", "--namespace", NAMESPACE, "configmap", "photoz-settings", "--type", "merge", "--patch", patch)
 
 
+def apply_secret(api: Api) -> None:
+    """The example, filled in as its comment says."""
+    secret = (ROOT / "k8s/examples/s3-secret.yaml").read_text()
+    filled_in = secret.replace("your-key", ACCESS_KEY).replace("your-secret", SECRET_KEY)
+    api.kubectl("apply", "--validate=false", "-f", "-", stdin=filled_in)
+
+
 def start_s3(docker: Docker, network: str) -> None:
     """SeaweedFS by the name `seaweedfs`, for manifests that bring no store of their own."""
     keys = ["--env", f"AWS_ACCESS_KEY_ID={ACCESS_KEY}", "--env", f"AWS_SECRET_ACCESS_KEY={SECRET_KEY}"]
@@ -117,9 +124,7 @@ def test_kubectl_apply_starts_the_whole_chain_and_it_completes_on_s3(
     api: Api, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.kubectl("apply", "--validate=false", "-f", "k8s/")
-    secret = (ROOT / "k8s/examples/s3-secret.yaml").read_text()
-    filled_in = secret.replace("your-key", ACCESS_KEY).replace("your-secret", SECRET_KEY)
-    api.kubectl("apply", "--validate=false", "-f", "-", stdin=filled_in)
+    apply_secret(api)
     change_settings(api, **SMALL, AWS_ENDPOINT_URL_S3="http://seaweedfs:8333")
     with cluster_of(api, docker, "photoz-plain") as cluster:
         start_s3(docker, cluster.network)
@@ -169,6 +174,7 @@ def test_on_the_small_cluster_a_lost_and_a_drained_pod_are_made_up_for(
 
 def test_bad_input_fails_a_job_at_its_first_pod(api: Api, docker: Docker, image_commit: str) -> None:
     api.kubectl("apply", "--validate=false", "-f", "k8s/")
+    apply_secret(api)
     change_settings(api, PHOTOZ_LIMIT="-5")
     with cluster_of(api, docker, "photoz-bad") as cluster:
         job = JobRun(cluster, cluster.objects["Job", "photoz-catalog"]).start()
