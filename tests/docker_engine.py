@@ -40,9 +40,13 @@ class Docker:
         try:
             yield name
         finally:
-            if left := self("ps", "-aq", "--filter", f"network={name}").split():
-                self("rm", "-fv", *left)
-            self("network", "rm", name)
+            for _ in range(5):  # one that was just being started may come late
+                if left := self("ps", "-aq", "--filter", f"network={name}").split():
+                    self("rm", "-fv", *left, check=False)
+                if not self.run("network", "rm", name).returncode:
+                    break
+            else:
+                raise AssertionError(f"network {name} can't be removed")
 
 
 def why_not() -> str | None:

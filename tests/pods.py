@@ -33,6 +33,7 @@ class Cluster:
     network: str
     objects: dict[tuple[str, str], Object]
     disrupted: set[str] = field(default_factory=set)  # containers whose node is taken away
+    closed: threading.Event = field(default_factory=threading.Event)  # no more pods
 
     def of_kind(self, kind: str) -> list[Object]:
         """All objects of a kind."""
@@ -138,7 +139,7 @@ class JobRun:
         indexed = self.job["spec"].get("completionMode") == "Indexed"
         hostname = f"{self.name}-{index}" if indexed else self.name
         variables = {"JOB_COMPLETION_INDEX": str(index)} if indexed else {}
-        while not self.over.is_set():
+        while not self.over.is_set() and not self.cluster.closed.is_set():
             pod = f"{hostname}-attempt-{len(self.exits[index])}"
             try:
                 self.running[index] = self.cluster.start(pod, hostname, self.job["spec"]["template"], variables)

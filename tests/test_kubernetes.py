@@ -34,7 +34,11 @@ def api(tmp_path: Path) -> Iterator[Api]:
 @contextmanager
 def cluster_of(api: Api, docker: Docker, name: str) -> Iterator[Cluster]:
     with docker.network(name) as network:
-        yield Cluster(docker, network, api.objects())
+        cluster = Cluster(docker, network, api.objects())
+        try:
+            yield cluster
+        finally:
+            cluster.closed.set()
 
 
 def change_settings(api: Api, **settings: str) -> None:
@@ -157,12 +161,14 @@ def test_on_the_small_cluster_a_lost_and_a_drained_pod_are_made_up_for(
         chain = Chain.start(cluster)
         shard, train = chain.jobs["photoz-shard"], chain.jobs["photoz-train"]
 
-        chain.wait_until("sharding", lambda: any("/parts/pieces/" in key for key in store.list("shards/demo/data/")))
+        chain.wait_until(
+            "sharding", lambda: any("/parts/pieces/" in found.key for found in store.list("shards/demo/data/"))
+        )
         lost = next(pod for index, pod in shard.running.items() if not shard.exits[index])
         cluster.disrupted.add(lost)
         docker("kill", lost)
 
-        chain.wait_until("training", lambda: any("/state/" in key for key in store.list("model/demo/data/")))
+        chain.wait_until("training", lambda: any("/state/" in found.key for found in store.list("model/demo/data/")))
         docker("kill", "--signal", "TERM", train.running[1])
         chain.wait()
 
