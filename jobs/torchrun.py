@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 
 from photoz.errors import ExitCode
-from photoz.runtime import STOP_SIGNALS
+from photoz.runtime import STOP_SIGNALS, ignore_stops
 
 KILLED = 128 + signal.SIGKILL  # as a shell would say it: out of memory, or by hand
 
@@ -66,4 +66,6 @@ def run_torchrun(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     for _number in STOP_SIGNALS:  # torch takes seconds to import, and nothing is lost yet
         signal.signal(_number, lambda *_: os._exit(ExitCode.PREEMPTED))
-    sys.exit(run_torchrun(sys.argv[1:]))
+    _code = run_torchrun(sys.argv[1:])
+    ignore_stops()  # they would end a process that only has to say its code
+    sys.exit(_code)
