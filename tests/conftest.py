@@ -1,4 +1,5 @@
 import os
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ import hypothesis
 import pytest
 
 from photoz.artifacts import Store, open_store
+from tests.docker_engine import Docker, running_docker, why_not
+from tests.images import CPU_IMAGE, CUDA_IMAGE, ROOT, build_cpu, build_seaweedfs
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY, running_seaweedfs
 
 # A busy machine is no failure: no time limit for one example.
@@ -52,6 +55,28 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """A Docker daemon of the tests' own, whose images stay in the folder TEST_IMAGES."""
+    folder = os.environ.get("TEST_IMAGES")
+    if not folder:
+        pytest.skip("building images takes minutes: `make test-images` does it")
+    if reason := why_not():
+        pytest.skip(reason)
+    with running_docker(Path(folder).absolute()) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def image_commit(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The commit that the images were built from; all are in place, and the CPU one stands in for that with CUDA."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    build_cpu(docker, commit.strip(), tmp_path_factory.mktemp("index"))
+    docker("tag", CPU_IMAGE, CUDA_IMAGE)
+    build_seaweedfs(docker, tmp_path_factory.mktemp("weed") / "image")
+    return commit.strip()
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.real)])

@@ -1,0 +1,76 @@
+"""Real kubectl against the emulated API."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMESPACE = "photoz"
+_PATHS = {
+    "Job": "apis/batch/v1/namespaces/photoz/jobs",
+    "Deployment": "apis/apps/v1/namespaces/photoz/deployments",
+    "ConfigMap": "api/v1/namespaces/photoz/configmaps",
+    "Secret": "api/v1/namespaces/photoz/secrets",
+    "Service": "api/v1/namespaces/photoz/services",
+}
+
+
+def kubectl(*arguments: str, stdin: str | None = None, home: Path | None = None) -> str:
+    """Run kubectl in the repository's root; fail with its stderr."""
+    program = Path(sys.executable).with_name("kubectl")
+    environment = os.environ | ({"HOME": str(home), "KUBECONFIG": os.devnull} if home else {})
+    done = subprocess.run(
+        [program, *arguments], input=stdin, capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def overlay(name: str) -> str:
+    """An overlay's manifests, as `kubectl kustomize` writes them."""
+    return kubectl("kustomize", "--load-restrictor", "LoadRestrictionsNone", f"k8s/overlays/{name}")
+
+
+@dataclass(frozen=True)
+class Api:
+    """An emulated API server, and kubectl's own folder."""
+
+    address: str
+    home: Path
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl against it."""
+        return kubectl("--server", self.address, *arguments, stdin=stdin, home=self.home)
+
+    def objects(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """What it holds that pods are made of, by kind and name."""
+        found = {}
+        for kind, path in _PATHS.items():
+            for item in json.loads(self.kubectl("get", "--raw", f"/{path}"))["items"]:
+                found[kind, item["metadata"]["name"]] = item
+        return found
+
+
+@contextmanager
+def emulated_api(folder: Path) -> Iterator[Api]:
+    """Start the emulated API server."""
+    with (folder / "api.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.kubernetes_api", str(folder)], cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "address").exists():
+            assert server.poll() is None and time.monotonic() < deadline, (folder / "api.log").read_text()
+            time.sleep(0.05)
+        yield Api((folder / "address").read_text(), folder)
+    finally:
+        server.terminate()
+        server.wait(20)
