@@ -42,7 +42,7 @@ test: lint  ## lint, types and the quick tests
 	$(BIN)/python -m pytest -m "not real" -n 2
 
 test-all: lint  ## every test, those against real servers and processes too
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-images: setup  ## build the image, run it with docker and as Kubernetes' pods (root; apt: docker.io iptables mmdebstrap)
 	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 tests/test_containers.py tests/test_kubernetes.py

@@ -1,4 +1,4 @@
-"""A short, seeded run of the kills of docs/reliability.md; faults are tried in test_s3_faults and test_sky_faults."""
+"""A short, seeded run of the experiment of docs/reliability.md."""
 
 import re
 import subprocess
@@ -8,11 +8,16 @@ import pytest
 
 pytestmark = pytest.mark.real
 
+SHORT = {"kills": 24, "faults": 60, "outages": 6}
+
 
 @pytest.mark.timeout(1200)
-def test_killed_jobs_lose_nothing() -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--kills", "24", "--faults", "0", "--outages", "0", "--seed", "7"]
+def test_killed_jobs_and_broken_services_lose_nothing() -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--seed", "7"]
+    for name, number in SHORT.items():
+        command += [f"--{name}", str(number)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1100, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    found = re.search(r"^kill: (\d+) tried, (\d+) survived, data lost 0$", done.stdout, re.MULTILINE)
-    assert found and int(found[1]) == int(found[2]) >= 24, done.stdout
+    for kind, number in zip(("kill", "passing fault", "lasting fault"), SHORT.values(), strict=True):
+        found = re.search(rf"^{kind}: (\d+) tried, (\d+) survived, data lost 0$", done.stdout, re.MULTILINE)
+        assert found and int(found[1]) == int(found[2]) >= number, done.stdout
