@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import webdataset as wds
+from numpy.typing import NDArray
 from PIL import Image
 
 from photoz.artifacts import Artifact, Destination, Draft, Ref, load, open_store
+from photoz.data import Images
 from photoz.runtime import TaskSlice
 from photoz.shards import ShardSettings, build_shards
 
@@ -110,3 +112,8 @@ def webdataset_samples(shards: Artifact, pattern: str = "*.tar") -> list[dict[st
         samples = list(wds.WebDataset(urls, shardshuffle=False))
         gc.collect()
     return samples
+
+
+def every_image(images: Images) -> NDArray[np.generic]:
+    """All images of a split, (b, c, h, w)."""
+    return images.take_bchw(np.arange(len(images)))

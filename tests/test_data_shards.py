@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from photoz.artifacts import Artifact, Ref, cache, load, open_store
-from photoz.data import ShardSet, image_set, open_shards
+from photoz.data import Images, ShardSet, image_set, open_shards
 from photoz.data.batches import to_device
 from photoz.data.memory import available_bytes
 from photoz.errors import BadFormat, BadInput, TryAgain
 from photoz.runtime import World, cache_folder
 from photoz.shards import ShardSettings
-from tests.shards_support import files_table, make_shards, own_path, save_catalog, write_jpegs
+from tests.shards_support import every_image, files_table, make_shards, own_path, save_catalog, write_jpegs
 
 
 @pytest.fixture
@@ -88,13 +88,12 @@ def test_arrays_come_back_exactly(arrays: Artifact) -> None:
     files = files_by_id(arrays)
     folder = Path(arrays.input("catalog").summary["table_folder"])
     images = open_shards(arrays).load("train")
-    assert images.images_bchw.flags.c_contiguous
-    for object_id, image in zip(images.table["object_id"].to_pylist(), images.images_bchw, strict=True):
+    for object_id, image in zip(images.table["object_id"].to_pylist(), every_image(images), strict=True):
         assert np.array_equal(image, np.load(folder / files[object_id]))
 
 
-def same(one: image_set.ImageSet, other: image_set.ImageSet) -> bool:
-    return one.table.equals(other.table) and np.array_equal(one.images_bchw, other.images_bchw)
+def same(one: Images, other: Images) -> bool:
+    return one.table.equals(other.table) and np.array_equal(every_image(one), every_image(other))
 
 
 def test_a_split_is_the_same_in_memory_and_in_the_cache_file(jpegs: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +102,7 @@ def test_a_split_is_the_same_in_memory_and_in_the_cache_file(jpegs: Artifact, mo
     assert not (cache_folder() / "decoded").exists()
     monkeypatch.setattr(image_set, "available_bytes", lambda: 1000)
     mapped = shards.load("train")
-    assert isinstance(mapped.stored, np.memmap)
+    assert isinstance(mapped, image_set.DecodedImages) and isinstance(mapped.stored, np.memmap)
     assert same(held, mapped)
     with pytest.raises(ValueError, match="read-only"):
         mapped.stored[0] = 0
@@ -129,7 +128,7 @@ def test_the_cache_file_is_decoded_once_and_again_if_it_is_damaged(
 
     monkeypatch.setattr(ShardSet, "read_images", counted)
     first = shards.load("train")
-    before = np.array(first.images_bchw)
+    before = every_image(first)
     shards.load("train")
     assert len(decoded) == 3
     (raw,) = (cache_folder() / "decoded").glob("*-train.raw")
@@ -137,7 +136,7 @@ def test_the_cache_file_is_decoded_once_and_again_if_it_is_damaged(
     data[1000] ^= 1
     raw.write_bytes(data)
     cache._checked.clear()  # as another process finds it
-    assert np.array_equal(shards.load("train").images_bchw, before)
+    assert np.array_equal(every_image(shards.load("train")), before)
     assert len(decoded) == 6
 
 
@@ -150,13 +149,13 @@ def test_a_cache_disk_that_is_too_small_is_said_before_anything_is_decoded(
 
     monkeypatch.setattr("photoz.artifacts.cache.shutil.disk_usage", lambda path: Usage)
     with pytest.raises(TryAgain, match="PHOTOZ_CACHE"):
-        open_shards(jpegs).load("train")
+        open_shards(jpegs).load("train", "disk")
 
 
 def load_split(store: str, results: "multiprocessing.Queue[int]") -> None:
     image_set.available_bytes = lambda: 1000  # type: ignore[assignment]
     images = open_shards(load(open_store(store), Ref("shards", "made"))).load("train")
-    results.put(int(images.stored.astype(np.int64).sum()))
+    results.put(int(every_image(images).astype(np.int64).sum()))
 
 
 @pytest.mark.real
@@ -169,7 +168,7 @@ def test_two_processes_at_once_get_the_same_whole_cache_file(jpegs: Artifact) ->
     sums = [results.get(timeout=60) for _ in jobs]
     for job in jobs:
         job.join()
-    expected = int(open_shards(jpegs).load("train").stored.astype(np.int64).sum())
+    expected = int(every_image(open_shards(jpegs).load("train")).astype(np.int64).sum())
     assert sums == [expected] * 3
 
 
@@ -205,7 +204,7 @@ def test_batches_reach_the_device_channels_last_in_their_own_type(jpegs: Artifac
     batch = to_device(images.take_bchw(np.array([5, 0, 29])), torch.device("cpu"))
     assert batch.dtype == torch.uint8 and batch.shape == (3, 3, 64, 64)
     assert batch.is_contiguous(memory_format=torch.channels_last)
-    assert np.array_equal(batch[0].numpy(), images.images_bchw[5])
+    assert np.array_equal(batch[0].numpy(), every_image(images)[5])
 
 
 def test_memory_still_free_is_a_sensible_number() -> None:

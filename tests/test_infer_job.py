@@ -12,7 +12,7 @@ from photoz.infer import InferSettings, infer_redshifts
 from photoz.infer.rows import Flag
 from photoz.runtime import TaskSlice
 from tests.shards_support import galaxies_table
-from tests.training_support import QUICK, drawn_shards, infer, shards_of, train
+from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, shards_of, train
 
 COLUMNS = [
     "object_id", "ra", "dec", "z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "pdf", "ood_score",
@@ -146,3 +146,19 @@ def test_inferring_again_finds_the_predictions_that_exist(
 def test_settings_that_can_not_work_are_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         InferSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_with_test_time_augmentation_a_turned_image_gets_the_same_pdf(tmp_path: Path, model: Artifact) -> None:
+    images, z = drawn_galaxies(20, (3, 24, 24), "uint8", seed=5)
+    lopsided = images.copy()
+    lopsided[:, :, :8] //= 2
+    splits = pa.array(["test"] * 20)
+    found = {}
+    for name, pixels in {"as-is": lopsided, "turned": np.rot90(lopsided, 1, (2, 3))}.items():
+        shards = shards_of(tmp_path, np.ascontiguousarray(pixels), name, z_spec=pa.array(z), split=splits)
+        for tta in (False, True):
+            settings = InferSettings(device="cpu", split="all", tta=tta)
+            table = infer(model, shards, settings, f"{name}-{'tta' if tta else 'plain'}").table("test-000000.parquet")
+            found[name, tta] = table.to_pandas().set_index("object_id")["z_mean"].to_numpy()
+    apart = {tta: np.abs(found["as-is", tta] - found["turned", tta]).max() for tta in (False, True)}
+    assert apart[False] > 0 and apart[True] < 0.1 * apart[False]

@@ -21,6 +21,7 @@ from photoz.shards import cutouts as shard_cutouts
 from photoz.survey import cutouts
 from tests.cutout_server import cutout_server, good, reply
 from tests.shards_support import (
+    every_image,
     files_table,
     flat_jpeg,
     galaxies_table,
@@ -240,7 +241,7 @@ def test_a_bucket_holds_the_same_bytes_as_a_folder_and_reads_the_same(tmp_path: 
     folder, bucket = (make_shards(catalog, SETTINGS) for catalog in catalogs)
     assert folder.payload_sha256 == bucket.payload_sha256
     one, other = (open_shards(shards).load("train") for shards in (folder, bucket))
-    assert one.table.equals(other.table) and np.array_equal(one.images_bchw, other.images_bchw)
+    assert one.table.equals(other.table) and np.array_equal(every_image(one), every_image(other))
 
 
 @pytest.mark.real
@@ -259,4 +260,4 @@ def test_1500_real_jpegs_come_back_byte_for_byte_through_plain_webdataset(shared
     (failure,) = shards.table("failures.parquet").to_pylist()
     assert failure["reason"] == "corrupt" and "Premature end" in failure["detail"]
     images = open_shards(shards).load("train")
-    assert images.images_bchw.shape == (shards.summary["splits"]["train"], 3, 423, 423)
+    assert every_image(images).shape == (shards.summary["splits"]["train"], 3, 423, 423)

@@ -128,5 +128,5 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(
     shards: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("photoz.train.losses.CRPS_WEIGHT", float("inf"))
-    with pytest.raises(BadInput, match=r"loss is (inf|nan) at step 1 of epoch 1"):
+    with pytest.raises(BadInput, match=r"loss is (inf|nan) by step 1 of epoch 1"):
         train(shards, name="diverged")

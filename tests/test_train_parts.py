@@ -4,7 +4,8 @@ import torch
 
 from photoz.model.bins import RedshiftBins
 from photoz.model.names import recipe_for
-from photoz.train.augment import turn_at_random, turned
+from photoz.model.orientation import turned
+from photoz.train.augment import turn_at_random
 from photoz.train.losses import BinnedLoss
 from photoz.train.optimizer import learning_rate
 

@@ -75,6 +75,14 @@ class Cache:
             with self._explained():
                 self.trim()
 
+    def has_room(self, size: int) -> bool:
+        """Whether a file of `size` bytes may be kept, and the disk has as much free."""
+        folder = self.folder
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        return size <= free and size <= (min(MOST_BYTES, free // 2) if self.limit is None else self.limit)
+
     def trim(self) -> None:
         """Evict until the limit holds, if it does not: a file larger than the limit is only kept while in use."""
         try:

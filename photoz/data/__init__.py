@@ -4,8 +4,8 @@
 """
 
 from photoz.data.epochs import EpochPlan
-from photoz.data.image_set import ImageSet
+from photoz.data.image_set import Images
 from photoz.data.layout import ImageFormat
 from photoz.data.shard_set import ShardBatch, ShardSet, open_shards
 
-__all__ = ["EpochPlan", "ImageFormat", "ImageSet", "ShardBatch", "ShardSet", "open_shards"]
+__all__ = ["EpochPlan", "ImageFormat", "Images", "ShardBatch", "ShardSet", "open_shards"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadFormat
-from photoz.jpeg import jpeg_header
+from photoz.jpeg import check_scans
 from photoz.runtime import usable_cores
 
 COLOURS = {1: "GRAY", 3: "RGB"}
@@ -65,9 +65,9 @@ def decode_members(tar: bytes, members: Members, image: ImageFormat, out: NDArra
 
     def decode_some(start: int) -> None:
         for i in range(start, min(start + _IMAGES_A_TASK, len(members.keys))):
-            member = view[members.offsets[i] : members.offsets[i] + members.lengths[i]]
+            member = bytes(view[members.offsets[i] : members.offsets[i] + members.lengths[i]])
             try:
-                _decode_into(member, image, out[i])
+                decode_into(member, image, out[i])
             except ValueError as error:
                 raise BadFormat(f"{members.shard}: {members.keys[i]}.{image.format}: {error}; verify it") from None
 
@@ -76,15 +76,16 @@ def decode_members(tar: bytes, members: Members, image: ImageFormat, out: NDArra
             pass
 
 
-def _decode_into(member: memoryview, image: ImageFormat, out: NDArray[np.generic]) -> None:
+def decode_into(member: bytes, image: ImageFormat, out: NDArray[np.generic]) -> None:
+    """Decode one image into `out`, as `stored_shape`. Raises ValueError where it is another one, or broken."""
     if image.format == "jpg":
-        # The header first: what follows is decoded straight into memory meant for a picture of this size.
-        height, width, _ = jpeg_header(bytes(member))
-        if (height, width) != out.shape[:2]:
-            raise ValueError(f"image of {width}x{height} px, expected {out.shape[1]}x{out.shape[0]}")
-        simplejpeg.decode_jpeg(member, COLOURS[image.channels], buffer=out)
+        check_scans(member)
+        # Never beyond `out`: simplejpeg refuses a picture of more bytes before it decodes it.
+        shape = simplejpeg.decode_jpeg(member, COLOURS[image.channels], buffer=out).shape
+        if shape != out.shape:
+            raise ValueError(f"image of {shape[1]}x{shape[0]} px, expected {out.shape[1]}x{out.shape[0]}")
         return
     header = image.npy_header()
-    if member[: len(header)] != header or len(member) != len(header) + image.image_bytes:
+    if not member.startswith(header) or len(member) != len(header) + image.image_bytes:
         raise ValueError(f"array does not match summary.image ({image.shape} of {image.dtype})")
     out[...] = np.frombuffer(member, out.dtype, offset=len(header)).reshape(out.shape)

@@ -1,34 +1,52 @@
-"""A whole split, decoded once: in memory where it fits, else in a file that all processes of the machine share."""
+"""A split's images: decoded once, in memory or in a file that all processes of the machine share, or each time anew."""
 
 import hashlib
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from photoz.artifacts.cache import Cache
-from photoz.data.decode import as_bchw
+from photoz.data.decode import as_bchw, stored_shape
 from photoz.data.layout import ImageFormat
+from photoz.data.locations import Locations, MemberReader
 from photoz.data.memory import available_bytes
-from photoz.runtime import cache_folder, world
-
-log = logging.getLogger("photoz.data")
+from photoz.data.ring import Ring
+from photoz.runtime import usable_cores, world
 
 MEMORY_SHARE = 0.5  # of the memory still free; the rest is for the network, the optimizer and the page cache
 _DIGEST_BYTES = 32
 
+Indices = NDArray[np.integer[Any]]
 Stored = NDArray[np.generic]
+Place = Literal["memory", "disk", "never"]
 Fill = Callable[[Stored], None]
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Decoded images in their order in memory (see decode.stored_shape) and their rows, in the same order."""
+class Images(Protocol):
+    """Images of a split, by number, and their rows in the same order."""
+
+    table: pa.Table
+    image: ImageFormat
+
+    def __len__(self) -> int: ...
+
+    def take_bchw(self, indices: Indices) -> Stored:
+        """A copy of the images at `indices`, (b, c, h, w); JPEGs are channels-last in memory."""
+
+    def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
+        """take_bchw of each part, in order, made ahead where that takes work; each is good until the next but one."""
+
+
+@dataclass
+class DecodedImages:
+    """Images in an array, as they come out of the decoder (see decode.stored_shape)."""
 
     stored: Stored
     table: pa.Table
@@ -37,28 +55,87 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.stored)
 
-    @property
-    def images_bchw(self) -> Stored:
-        """All images as a (b, c, h, w) view, channels-last in memory if they were JPEGs."""
-        return as_bchw(self.stored, self.image)
-
-    def take_bchw(self, indices: NDArray[np.integer[Any]]) -> Stored:
-        """A copy of the images at `indices`, (b, c, h, w), in the same memory order."""
+    def take_bchw(self, indices: Indices) -> Stored:
+        """See Images."""
         return as_bchw(self.stored[indices], self.image)
 
+    def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
+        """See Images."""
+        return map(self.take_bchw, parts)
 
-def place_images(fill: Fill, shape: Sequence[int], dtype: str, identity: str) -> Stored:
+
+class StreamedImages:
+    """Images that are decoded each time they are asked for, from shards that `held` keeps on this machine."""
+
+    def __init__(
+        self, locations: Locations, table: pa.Table, image: ImageFormat, held: ExitStack, workers: int | None = None
+    ) -> None:
+        self.table, self.image, self._held = table, image, held
+        self._reader = MemberReader(locations, image)
+        self._workers = _usual_workers() if workers is None else workers
+        self._ring: tuple[Ring, int] | None = None  # and how many images fit into its slots
+
+    def __len__(self) -> int:
+        return len(self._reader.locations)
+
+    def take_bchw(self, indices: Indices) -> Stored:
+        """See Images. In this process."""
+        out = np.empty((len(indices), *stored_shape(self.image)), self.image.dtype)
+        self._reader.read_into(indices, out)
+        return as_bchw(out, self.image)
+
+    def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
+        """See Images. By worker processes; one iteration at a time."""
+        if not self._workers:
+            yield from map(self.take_bchw, parts)
+            return
+        stream = iter(parts)
+        first = next(stream, None)
+        if first is None:
+            return
+        # Sizes differ by one at most within an epoch.
+        for stored in self._ring_for(len(first) + 1).batches(chain([first], stream)):
+            yield as_bchw(stored, self.image)
+
+    def _ring_for(self, images: int) -> Ring:
+        if self._ring is None or self._ring[1] < images:
+            self.close()
+            self._ring = Ring(self._reader.locations, self.image, self._workers, images), images
+        return self._ring[0]
+
+    def close(self) -> None:
+        """Let the workers go and close the tars."""
+        if self._ring:
+            self._ring[0].close()
+        self._ring = None
+        self._reader.close()
+
+
+def _usual_workers() -> int:
+    """A core of each rank is for what asks; more than 16 decode faster than any GPU of today takes images."""
+    return min(16, max(1, usable_cores() // world().local_size - 1))
+
+
+def choose_place(wanted: int) -> Place:
+    """Where `wanted` bytes of decoded images go: memory, disk, or nowhere.
+
+    In memory they take at most half of what is free, and no other rank of this machine may need a copy of them.
+    """
+    if world().size == 1 and wanted <= MEMORY_SHARE * available_bytes():
+        return "memory"
+    return "disk" if Cache().has_room(wanted) else "never"
+
+
+def decoded(place: Place, fill: Fill, shape: Sequence[int], dtype: str, identity: str) -> Stored:
     """An array of `shape`, filled by `fill` or found filled.
 
-    In this process's memory if it takes at most half of what is free and no other rank needs a copy; else a
-    read-only map of a file in the cache folder named after `identity`, filled once by whoever comes first.
+    In this process's memory, or a read-only map of a file in the cache folder named after `identity`, filled once by
+    whoever comes first.
     """
-    wanted = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    if world().size == 1 and wanted <= MEMORY_SHARE * available_bytes():
+    if place == "memory":
         images = np.empty(shape, dtype)
         fill(images)
         return images
-    log.info("%.1f GB of decoded images go to a file in %s", wanted / 1e9, cache_folder())
     return _cached(fill, shape, dtype, identity)
 
 

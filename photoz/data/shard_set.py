@@ -1,7 +1,11 @@
 """Reading shards: tables from the index files alone, images one shard or one split at a time."""
 
+import logging
+import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +14,22 @@ from numpy.typing import NDArray
 from photoz import progress
 from photoz.artifacts import Artifact
 from photoz.data.decode import Members, as_bchw, decode_members, stored_shape
-from photoz.data.image_set import ImageSet, Stored, place_images
+from photoz.data.image_set import DecodedImages, Images, Place, Stored, StreamedImages, choose_place, decoded
 from photoz.data.layout import ALL, MEMBER_COLUMNS, ImageFormat, index_name, split_of, tar_name
+from photoz.data.locations import Locations, allow_open_files
 from photoz.errors import BadFormat, BadInput
 from photoz.ordered import in_order
 from photoz.runtime import check_stop
 
+log = logging.getLogger("photoz.data")
+
 TAR_BLOCK = 512
 MOST_SHARD_BYTES = 2**35  # of one shard's decoded images
+_PLACES = {
+    "memory": "decoded once into {:.2g} GB of memory",
+    "disk": "decoded once into a cache file of {:.2g} GB",
+    "never": "read from the shards each time, for {:.2g} GB of decoded images are too many to keep",
+}
 _INDEX_READERS = 8  # small files from an object store: latency, not work
 
 
@@ -37,6 +49,7 @@ class ShardSet:
         self.artifact = artifact
         self.image = ImageFormat.from_summary(artifact.summary.get("image"))
         self._shards = [name.removesuffix(".tar") for name in artifact.names("*.tar")]
+        self._held = ExitStack()
         self.splits: tuple[str, ...] = tuple(sorted({split_of(name) for name in self._shards}))
 
     def shard_names(self, split: str = ALL) -> list[str]:
@@ -74,30 +87,54 @@ class ShardSet:
 
     def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
         """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
-        index = self.artifact.table(index_name(shard), ["key", "offset", "length"])
-        if len(index) != len(out):
-            raise BadFormat(f"{self.artifact.ref}: {index_name(shard)} has {len(index)} rows, not {len(out)}")
         with self.artifact.local(tar_name(shard)) as path:
             tar = path.read_bytes()
-        decode_members(tar, Members.of(f"{self.artifact.ref}: {shard}", index, len(tar)), self.image, out)
+        decode_members(tar, self._members(shard, len(out), len(tar)), self.image, out)
 
-    def load(self, split: str) -> ImageSet:
-        """Decode a whole split once: into memory, or a cache file where it is too large (see place_images)."""
-        names = self.shard_names(split)
-        counts = [self.samples(name) for name in names]
-
-        def fill(out: Stored) -> None:
-            with progress.stage(f"decode {split}", total=sum(counts), unit="images") as bar:
-                start = 0
-                for name, count in zip(names, counts, strict=True):
-                    check_stop()
-                    self.read_images(name, out[start : start + count])
-                    start += count
-                    bar.advance(count)
-
+    def load(self, split: str, place: Place | Literal["auto"] = "auto") -> Images:
+        """A split's images, decoded once into memory or a file of the cache, or never; "auto" goes by their size."""
+        counts = [self.samples(name) for name in self.shard_names(split)]
         shape = (sum(counts), *stored_shape(self.image))
+        size = math.prod(shape) * np.dtype(self.image.dtype).itemsize
+        if place == "auto":
+            place = choose_place(size)
+        log.info("%s: %d images, %s", split, sum(counts), _PLACES[place].format(size / 1e9))
+        table = self.table(split)
+        if place == "never":
+            return StreamedImages(self._locations(split), table, self.image, self._held)
         identity = f"{self.artifact.payload_sha256[:32]}-{split}"
-        return ImageSet(place_images(fill, shape, self.image.dtype, identity), self.table(split), self.image)
+        stored = decoded(place, lambda out: self._decode(split, out), shape, self.image.dtype, identity)
+        return DecodedImages(stored, table, self.image)
+
+    def _decode(self, split: str, out: Stored) -> None:
+        with progress.stage(f"decode {split}", total=len(out), unit="images") as bar:
+            start = 0
+            for name in self.shard_names(split):
+                check_stop()
+                count = self.samples(name)
+                self.read_images(name, out[start : start + count])
+                start += count
+                bar.advance(count)
+
+    def _locations(self, split: str) -> Locations:
+        """Where a split's images lie, its tars held on this machine for as long as this shard set is there."""
+        names = self.shard_names(split)
+        allow_open_files(len(names))  # a file of the cache is held by an open one
+        paths, members = [], []
+        with progress.stage(f"fetch {split}", total=len(names), unit="shards") as bar:
+            for name in names:
+                check_stop()
+                path = self._held.enter_context(self.artifact.local(tar_name(name)))
+                paths.append(path)
+                members.append(self._members(name, self.samples(name), path.stat().st_size))
+                bar.advance(1)
+        return Locations.of(paths, members)
+
+    def _members(self, shard: str, count: int, tar_bytes: int) -> Members:
+        index = self.artifact.table(index_name(shard), ["key", "offset", "length"])
+        if len(index) != count:
+            raise BadFormat(f"{self.artifact.ref}: {index_name(shard)} has {len(index)} rows, not {count}")
+        return Members.of(f"{self.artifact.ref}: {shard}", index, tar_bytes)
 
     def _index(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         table = self.artifact.table(index_name(shard), columns)

@@ -4,6 +4,8 @@ import io
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,9 +21,11 @@ from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, prediction_table
 from photoz.infer.settings import InferSettings
 from photoz.model.devices import choose_device
+from photoz.model.orientation import orientations_of
 from photoz.model.redshift_model import RedshiftModel, ask
 from photoz.model.registry import ImageShape
 from photoz.model.saved import load_model
+from photoz.ordered import in_order
 
 log = logging.getLogger("photoz.infer")
 
@@ -36,24 +40,34 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
     device = choose_device(settings.device)
     trained = load_model(model, device)
     _check_images(trained, source, model)
-    decides = {"split": split, "device": device.type}
+    decides = {"split": split, "device": device.type} | ({"tta": True} if settings.tta else {})
     with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
         if draft.published:
             return draft.published
         torch.set_num_threads(runtime.usable_cores())
         mine = draft.todo(pieces)
+        ask_about = partial(_answers, trained, settings)
         with progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies") as bar:
             started = time.monotonic()
-            for shard in mine:
-                runtime.check_stop()
-                _predict_shard(trained, source.read_shard(shard), settings.images_a_batch, model.payload_sha256, draft)
-                bar.advance(source.samples(shard))
-                bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
-        return _commit(draft, source, pieces, trained)
+            with ThreadPoolExecutor(1) as writer:
+                writing: list[Future[None]] = []
+                # While one shard is computed, the next one is read and decoded and the last one written.
+                for shard in in_order(source.read_shard, mine, threads=1, ahead=1):
+                    answers = ask_about(shard.images_bchw)
+                    _wait_for(writing)
+                    writing.append(writer.submit(_write_shard, shard, answers, trained, model.payload_sha256, draft))
+                    bar.advance(len(shard.table))
+                    bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
+                _wait_for(writing)
+        return _commit(draft, source, pieces, trained, settings)
 
 
-def _predict_shard(trained: RedshiftModel, shard: ShardBatch, batch_size: int, model_sha256: str, draft: Draft) -> None:
-    answers = _answers(trained, shard.images_bchw, batch_size)
+def _wait_for(writing: "list[Future[None]]") -> None:
+    while writing:
+        writing.pop().result()
+
+
+def _write_shard(shard: ShardBatch, answers: Answers, trained: RedshiftModel, model_sha256: str, draft: Draft) -> None:
     rows = prediction_table(shard.table, answers, trained.bins, model_sha256)
     if rows["object_id"].to_pylist() != shard.table["object_id"].to_pylist():
         raise AssertionError(f"{shard.name}: rows are not its galaxies in their order")
@@ -68,10 +82,11 @@ def _predict_shard(trained: RedshiftModel, shard: ShardBatch, batch_size: int, m
 _FLOATS = ["z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "ood_score"]
 
 
-def _answers(trained: RedshiftModel, images_bchw: NDArray[np.generic], batch_size: int) -> Answers:
+def _answers(trained: RedshiftModel, settings: InferSettings, images_bchw: NDArray[np.generic]) -> Answers:
     """PDFs and scores of a shard's images, (b, c, h, w) as stored."""
     device = next(trained.network.parameters()).device
-    found = ask(trained.network, _batches(images_bchw, batch_size, device))
+    turns = orientations_of(*images_bchw.shape[2:]) if settings.tta else (0,)
+    found = ask(trained.network, _batches(images_bchw, settings.images_a_batch, device), turns)
     flat = images_bchw.reshape(len(images_bchw), -1)
     blank_b = (flat == flat[:, :1]).all(axis=1) | ~np.isfinite(flat).any(axis=1)
     return Answers(trained.pdf(found.answer), trained.familiarity.score(found.features_bf), blank_b)
@@ -94,7 +109,9 @@ def _check_images(trained: RedshiftModel, source: ShardSet, model: Artifact) -> 
         )
 
 
-def _commit(draft: Draft, source: ShardSet, pieces: list[str], trained: RedshiftModel) -> Outcome:
+def _commit(
+    draft: Draft, source: ShardSet, pieces: list[str], trained: RedshiftModel, settings: InferSettings
+) -> Outcome:
     if not draft.finish_slice():
         return draft.partial()
     receipts = draft.receipts()
@@ -106,4 +123,5 @@ def _commit(draft: Draft, source: ShardSet, pieces: list[str], trained: Redshift
     names = ("galaxies", "flagged", *(flag.name.lower() for flag in Flag if flag.name))
     totals = {name: sum(receipt.facts[name] for receipt in receipts) for name in names}
     splits = sorted({piece.rpartition("-")[0] for piece in pieces})
-    return draft.commit(totals | {"splits": splits, "model": trained.name, "redshift_bins": trained.bins.to_json()})
+    about = {"splits": splits, "model": trained.name, "redshift_bins": trained.bins.to_json(), "tta": settings.tta}
+    return draft.commit(totals | about)

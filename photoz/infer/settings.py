@@ -17,6 +17,9 @@ class InferSettings:
         None, "Galaxies to predict (default: test where the shards have it, else all)."
     )
     batch_size: int | None = setting(None, "Images a batch; it changes speed and memory, not results.", metavar="N")
+    tta: bool = setting(
+        False, "Test-time augmentation: the mean PDF over each image's flips and quarter turns, at 8 times the work."
+    )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto takes a GPU if there is one.")
 
     def __post_init__(self) -> None:

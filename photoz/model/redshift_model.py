@@ -3,7 +3,7 @@
 Legend: b image, c channel, h row, w column, z redshift bin, f feature.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from photoz.model.devices import autocast
 from photoz.model.familiarity import Familiarity
 from photoz.model.names import Recipe
 from photoz.model.network import Network
+from photoz.model.orientation import turned
 from photoz.model.registry import ImageShape
 from photoz.model.residuals import ResidualSpread
 from photoz.model.scaling import InputScaling
@@ -53,16 +54,21 @@ class RedshiftModel:
 
 
 @torch.inference_mode()
-def ask(network: Network, batches: Iterable[torch.Tensor]) -> NetworkOutput:
-    """Run the network in evaluation mode over batches of images (b, c, h, w) on its device."""
+def ask(network: Network, batches: Iterable[torch.Tensor], orientations: Sequence[int] = (0,)) -> NetworkOutput:
+    """Run the network in evaluation mode over batches of images (b, c, h, w) on its device.
+
+    Answers are means over the images in these orientations, of which the first one's features are given.
+    """
     network.eval()
     answers, features = [], []
     for images_bchw in batches:
+        found = []
         with autocast(images_bchw.device):
-            features_bf = network.features(images_bchw)
-            answer = network.answer(features_bf)
-        answers.append(masses_of(answer.float()).cpu().numpy().astype(np.float64))
-        features.append(features_bf.float().cpu().numpy().astype(np.float64))
+            for orientation in orientations:
+                features_bf = network.features(turned(images_bchw, orientation) if orientation else images_bchw)
+                found.append((masses_of(network.answer(features_bf).float()), features_bf))
+        answers.append(torch.stack([answer for answer, _ in found]).mean(0).cpu().numpy().astype(np.float64))
+        features.append(found[0][1].float().cpu().numpy().astype(np.float64))
     return NetworkOutput(np.concatenate(answers), np.concatenate(features))
 
 

@@ -4,7 +4,7 @@ Legend: b image, c channel, h row, w column.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from photoz.errors import BadFormat, BadInput
 
 LEVELS = 255.0  # of uint8 images
 STRETCH_SOFTENING = 3.0  # in units of the pixel noise: the stretch is linear below, logarithmic above
-_MAX_IMAGES = 2048
 _FLAT = 1e-6
 
 
@@ -23,6 +22,8 @@ class InputScaling:
 
     `mean` and `std` are those of the stretched pixels (uint8: level / 255; fluxes: asinh of signal over noise).
     """
+
+    MOST_IMAGES: ClassVar[int] = 2048  # are enough to measure it on
 
     dtype: str
     sky: tuple[float, ...]
@@ -37,9 +38,8 @@ class InputScaling:
 
     @classmethod
     def of(cls, images_bchw: NDArray[np.generic]) -> "InputScaling":
-        """Measure it on training images, evenly picked. Raises BadInput for a channel without any signal."""
-        step = -(-len(images_bchw) // _MAX_IMAGES)
-        pixels_cp = np.asarray(images_bchw[::step]).transpose(1, 0, 2, 3).reshape(images_bchw.shape[1], -1)
+        """Measure it on some training images. Raises BadInput for a channel without any signal."""
+        pixels_cp = np.asarray(images_bchw).transpose(1, 0, 2, 3).reshape(images_bchw.shape[1], -1)
         dtype = str(images_bchw.dtype)
         if dtype == "uint8":
             sky, noise = np.zeros(len(pixels_cp)), np.full(len(pixels_cp), LEVELS)

@@ -31,14 +31,13 @@ def ask_on_first(
     A rank that only waited at the next step could not say that it has to leave, and would be left behind.
     """
 
-    def batches() -> Iterator[torch.Tensor]:
+    def agreed() -> Iterator[Indices]:
         for part in parts:
             distributed.check_stop(world, device)
-            if world.rank == 0:
-                yield pixels.take(part)[0]
+            yield part
 
     if world.rank == 0:
-        return ask(network, batches())
-    for _ in batches():
+        return ask(network, (images_bchw for images_bchw, _ in pixels.batches(agreed())))
+    for _ in agreed():
         pass
     return None

@@ -1,17 +1,11 @@
-"""The eight flips and quarter turns of a square image: the sky has no up. On the device, on stored pixels.
+"""Random flips, quarter turns and shifts, on the device and on stored pixels.
 
 Legend: b image, c channel, h row, w column.
 """
 
 import torch
 
-ORIENTATIONS = 8
-
-
-def turned(images_bchw: torch.Tensor, orientation: int) -> torch.Tensor:
-    """Images in one of eight orientations, of which 0 is upright."""
-    quarter_turned = torch.rot90(images_bchw, orientation % 4, (2, 3))
-    return quarter_turned if orientation < 4 else quarter_turned.flip(3)
+from photoz.model.orientation import orientations_of, turned
 
 
 def turn_at_random(images_bchw: torch.Tensor, generator: torch.Generator, shift_px: int = 0) -> torch.Tensor:
@@ -20,8 +14,7 @@ def turn_at_random(images_bchw: torch.Tensor, generator: torch.Generator, shift_
     There are four orientations where images aren't square. A batch's order is random, so which images come to be
     turned how is too, at a tenth of the cost of drawing for each.
     """
-    square = images_bchw.shape[2] == images_bchw.shape[3]
-    kinds = list(range(ORIENTATIONS)) if square else [0, 2, 4, 6]
+    kinds = orientations_of(*images_bchw.shape[2:])
     first = int(torch.randint(len(kinds), (1,), generator=generator))
     shifts = torch.randint(-shift_px, shift_px + 1, (len(kinds), 2), generator=generator).tolist()
     parts = [

@@ -1,7 +1,7 @@
 """Several processes that train one network: gloo on CPUs, NCCL on CUDA devices."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import NoReturn
 
@@ -107,6 +107,14 @@ def average_gradients(network: nn.Module, world: runtime.World, device: torch.de
     means = torch.split(together, [gradient.numel() for gradient in gradients])
     for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def gradients_kept_here(network: nn.Module, here: bool) -> AbstractContextManager[None]:
+    """While the block runs, DistributedDataParallel adds gradients up without sending them."""
+    if here and isinstance(network, DistributedDataParallel):
+        kept: AbstractContextManager[None] = network.no_sync()
+        return kept
+    return nullcontext()
 
 
 def totals(values: Sequence[float], world: runtime.World, device: torch.device) -> list[float]:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 
 from photoz import runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome, parse_duration
@@ -26,7 +27,7 @@ from photoz.train.checkpoints import Checkpoints, shelf_for
 from photoz.train.finish import Blueprint, finish
 from photoz.train.launch import ranks_on_this_machine
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Run
+from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import check_splits, load_labelled, shuffled
 from photoz.train.settings import TrainSettings
 from photoz.train.state import Checkpoint
@@ -37,6 +38,11 @@ log = logging.getLogger("photoz.train")
 RECIPE = 2  # raise it when the same settings come to give other bytes
 _PIECE = "model"
 _PREPARE_IMAGES = 2048
+
+
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers up to `count`, at equal distances."""
+    return np.arange(0, count, -(-count // most))
 
 
 def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> Outcome:
@@ -68,7 +74,9 @@ def _what_decides(
     settings: TrainSettings, recipe: Recipe, world: runtime.World, device: torch.device
 ) -> dict[str, Any]:
     """Settings that decide the weights: sums over ranks, and over a device's lanes, round in their own order."""
-    chosen = {"model": settings.model, "seed": settings.seed, "bins": settings.bins}
+    chosen: dict[str, Any] = {"model": settings.model, "seed": settings.seed, "bins": settings.bins}
+    if settings.micro_batch:
+        chosen["micro_batch"] = settings.micro_batch
     return chosen | {
         "recipe": asdict(recipe),
         "epochs": recipe.epochs,
@@ -89,11 +97,11 @@ def _make(
     kept: Checkpoints,
 ) -> None:
     torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
-    train, val = (load_labelled(source, split) for split in ("train", "val"))
+    train, val = (load_labelled(source, split, settings.decoded) for split in ("train", "val"))
     if settings.shuffle_labels:
         train, val = shuffled(train, settings.seed), shuffled(val, settings.seed)
     bins = RedshiftBins.covering(train.z_spec, settings.bins)
-    scaling = InputScaling.of(train.images.images_bchw)
+    scaling = InputScaling.of(train.images.take_bchw(evenly(len(train), InputScaling.MOST_IMAGES)))
     image = ImageShape(source.image.channels, source.image.height, source.image.width)
     blueprint = Blueprint(settings.model, design(settings.model, image, bins, recipe), image, scaling)
     torch.manual_seed(settings.seed)
@@ -105,7 +113,7 @@ def _make(
         problem,
         network,
         lambda state: kept.save(state.progress.steps_done, state.encode()),
-        parse_duration(settings.checkpoint_every),
+        Rules(parse_duration(settings.checkpoint_every), settings.micro_batch),
     )
     saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None
     saved = distributed.from_first(saved, world, device)

@@ -1,5 +1,7 @@
 """Batches of training images on the device. Legend: b image, c channel, h row, w column."""
 
+from collections.abc import Iterable, Iterator
+from itertools import tee
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from photoz.train.sample import Labelled
 
 _DEVICE_SHARE = 0.5  # of a GPU's free memory; the rest is for the network
 _CHUNK = 4096
+
+Indices = NDArray[np.integer[Any]]
+Batch = tuple[torch.Tensor, torch.Tensor]  # images (b, c, h, w) as stored, and redshifts (b,), on the device
 
 
 class Pixels:
@@ -24,19 +29,26 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.z_spec_b)
 
-    def take(self, indices: NDArray[np.integer[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (b, c, h, w) as stored, and redshifts (b,), on the device."""
-        if self._resident is None:
-            images_bchw = to_device(self._images.take_bchw(indices), self._device)
-            return images_bchw, self.z_spec_b[torch.from_numpy(indices).to(self._device)]
-        where = torch.from_numpy(indices).to(self._device, non_blocking=True)
-        return self._resident[where], self.z_spec_b[where]
+    def take(self, indices: Indices) -> Batch:
+        """The galaxies at `indices`."""
+        return next(iter(self.batches([indices])))
+
+    def batches(self, parts: Iterable[Indices]) -> Iterator[Batch]:
+        """The galaxies of each part, in order; a batch is good until the next but one."""
+        if self._resident is not None:
+            for part in parts:
+                where = torch.from_numpy(part).to(self._device, non_blocking=True)
+                yield self._resident[where], self.z_spec_b[where]
+            return
+        asked, wanted = tee(parts)
+        for part, images_bchw in zip(asked, self._images.batches(wanted), strict=True):
+            yield to_device(images_bchw, self._device), self.z_spec_b[torch.from_numpy(part).to(self._device)]
 
     def _fits(self) -> bool:
         free, _ = torch.cuda.mem_get_info(self._device)
-        return bool(self._images.stored.nbytes <= _DEVICE_SHARE * free)
+        return len(self) * self._images.image.image_bytes <= _DEVICE_SHARE * free
 
     def _upload(self) -> torch.Tensor:
         chunks = (np.arange(at, min(at + _CHUNK, len(self))) for at in range(0, len(self), _CHUNK))
-        parts = [to_device(self._images.take_bchw(chunk), self._device) for chunk in chunks]
+        parts = [to_device(images_bchw, self._device) for images_bchw in self._images.batches(chunks)]
         return torch.cat(parts).contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from photoz import progress as shown
 from photoz.data import EpochPlan
@@ -24,12 +23,14 @@ from photoz.train.losses import BinnedLoss, Loss, squared_error
 from photoz.train.optimizer import MAX_GRADIENT_NORM, WeightAverage, learning_rate, make_optimizer
 from photoz.train.pixels import Pixels
 from photoz.train.state import Checkpoint, Progress, Weights
+from photoz.train.timing import StepClock, in_words
 from photoz.train.validation import Validation, validate
 
 log = logging.getLogger("photoz.train")
 
+_LOOK_EVERY = 20  # steps on CUDA
+
 Save = Callable[[Checkpoint], None]
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,23 @@ class Problem:
     world: World
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What does not matter to what is learned, but for rounding."""
+
+    save_every_s: float
+    micro_batch: int | None = None
+
+
 class Run:
     """One training run: the network, its average, the optimizer, and where they have got to."""
 
-    def __init__(self, problem: Problem, network: Network, save: Save, save_every_s: float) -> None:
-        self.problem, self.save, self.save_every_s = problem, save, save_every_s
+    def __init__(self, problem: Problem, network: Network, save: Save, rules: Rules) -> None:
+        self.problem, self.save = problem, save
+        self.save_every_s, self.micro_batch = rules.save_every_s, rules.micro_batch
         recipe, world = problem.recipe, problem.world
-        self.plan = EpochPlan(
-            len(problem.train), -(-recipe.batch_size // world.size), problem.seed, world.rank, world.size
-        )
+        self.plan = EpochPlan(len(problem.train), recipe.batch_size, problem.seed, world.rank, world.size)
+        self.look_every = 1 if problem.device.type == "cpu" else _LOOK_EVERY
         self.steps = recipe.epochs * self.plan.steps
         self.network = network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.network, recipe.average * self.steps)
@@ -65,6 +74,8 @@ class Run:
         self.progress = Progress()
         self._counted_until = self._saved_at = time.monotonic()
         self._saved: tuple[int, int] | None = None  # (epoch, step) of the newest checkpoint
+        self._unseen: list[tuple[torch.Tensor, int]] = []  # loss and galaxies of each step since the last look
+        self.clock, self.spent = StepClock(), dict[str, float]()
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
@@ -75,51 +86,99 @@ class Run:
             self._counted_until = self._saved_at = time.monotonic()
             try:
                 while self.progress.epoch < epochs:
-                    network.train()
-                    # After a stop in the validation there is no step left, and it is the validation that comes first.
-                    for indices in self.plan.batches(self.progress.epoch, self.progress.step):
-                        self._step(network, indices)
-                        bar.advance(len(indices) * self.problem.world.size)
-                        self._note(bar)
-                        if time.monotonic() - self._saved_at >= self.save_every_s:
-                            self._save()
+                    self._train_epoch(network, bar)
                     self._end_epoch()
                     self._note(bar)
             except Preempted:
                 self._save()
                 raise
+        if self.spent:
+            log.info("time of training: %s", in_words(self.spent))
 
-    def _step(self, network: torch.nn.Module, indices: Indices) -> None:
-        """One optimizer step. Raises Preempted, with nothing changed, at a stop, and BadInput for a bad loss."""
-        at, recipe = self.progress, self.problem.recipe
+    def _train_epoch(self, network: torch.nn.Module, bar: shown.Stage) -> None:
+        """The steps that the epoch has left. After a stop in the validation there are none."""
+        at = self.progress
+        network.train()
+        self.clock.start()
+        wanted = self.plan.batches(at.epoch, at.step)
+        for images_bchw, z_spec_b in self.problem.train.batches(wanted):
+            self.clock.lap("data_wait")
+            if at.step % self.look_every == 0:
+                self._look()
+            bar.advance(self.plan.step_size(at.step))
+            self._step(network, images_bchw, z_spec_b)
+            self._note(bar)
+        self._look()
+        for part, seconds in self.clock.seconds.items():
+            self.spent[part] = self.spent.get(part, 0.0) + seconds
+
+    def _step(self, network: torch.nn.Module, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> None:
+        """One optimizer step. Nothing in it waits for the device."""
+        at, recipe, world = self.progress, self.problem.recipe, self.problem.world
         generator = self._seeded()
-        images_bchw, z_spec_b = self.problem.train.take(indices)
         if recipe.augment:
             images_bchw = turn_at_random(images_bchw, generator, recipe.shift_px)
         rate = learning_rate(recipe, at.steps_done, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with autocast(self.problem.device):
-            answer = network(images_bchw)
-        loss = self.loss(answer, z_spec_b)
-        value = float(loss.detach())
-        said = (stop_requested(), not np.isfinite(value), value * len(indices), len(indices))
-        stop, failed, loss_sum, galaxies = distributed.totals(said, self.problem.world, self.problem.device)
-        if stop:
-            distributed.stop_now()
-        if failed:
-            raise BadInput(
-                f"loss is {value} at step {at.step + 1} of epoch {at.epoch + 1}, before the weights were changed: "
-                "expected a finite number; look for NaN or extreme pixels and redshifts in the shards"
-            )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        distributed.average_gradients(self.network, self.problem.world, self.problem.device)
+        # The mean over ranks is to be the mean over galaxies, also where one rank has a galaxy more than another.
+        weight = len(z_spec_b) * world.size / self.plan.step_size(at.step)
+        loss = self._backward(network, images_bchw, z_spec_b, weight)
+        self.clock.lap("forward_backward")
+        distributed.average_gradients(self.network, world, self.problem.device)
+        self.clock.lap("communication")
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         at.step, at.steps_done = at.step + 1, at.steps_done + 1
-        at.loss_sum, at.galaxies = at.loss_sum + loss_sum, at.galaxies + int(galaxies)
+        self._unseen.append((loss * len(z_spec_b), len(z_spec_b)))
         self.average.update(self.network, at.steps_done)
+        self.clock.lap("rest")
+
+    def _backward(
+        self, network: torch.nn.Module, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        """Gradients of the mean loss times `weight`, some images at a time if so asked; returns the mean loss."""
+        parts = -(-len(z_spec_b) // (self.micro_batch or len(z_spec_b)))
+        total = torch.zeros((), device=self.problem.device)
+        chunks = list(zip(images_bchw.tensor_split(parts), z_spec_b.tensor_split(parts), strict=True))
+        for number, (images, z_spec) in enumerate(chunks, 1):
+            # With several CUDA devices gradients travel during the last backward pass only.
+            with distributed.gradients_kept_here(network, number < len(chunks)):
+                with autocast(self.problem.device):
+                    answer = network(images)
+                share = len(z_spec) / len(z_spec_b)
+                loss = self.loss(answer, z_spec)
+                (loss * (share * weight)).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * share
+        return total
+
+    def _look(self) -> None:
+        """See what the steps since the last look have given, on all ranks together; save if it is time.
+
+        On CPUs before every step. On CUDA it waits for the device, so it comes only now and then. Raises Preempted at
+        a stop, and BadInput after a loss that is no number.
+        """
+        at = self.progress
+        self.clock.lap("rest")
+        losses = torch.stack([loss for loss, _ in self._unseen]).tolist() if self._unseen else []
+        sums = (sum(losses), sum(count for _, count in self._unseen))
+        save = self.problem.world.rank == 0 and time.monotonic() - self._saved_at >= self.save_every_s
+        said = (stop_requested(), not np.isfinite(sums[0]), save, *sums)
+        stop, failed, save_now, loss_sum, galaxies = distributed.totals(said, self.problem.world, self.problem.device)
+        self.clock.lap("communication")
+        self._unseen.clear()
+        if failed:
+            raise BadInput(
+                f"loss is {loss_sum / max(galaxies, 1)} by step {at.step} of epoch {at.epoch + 1}: "
+                "expected a finite number; look for NaN or extreme pixels and redshifts in the shards"
+            )
+        at.loss_sum, at.galaxies = at.loss_sum + loss_sum, at.galaxies + int(galaxies)
+        if stop:
+            distributed.stop_now()
+        if save_now:
+            self._save()
+        self.clock.lap("rest")
 
     def _seeded(self) -> torch.Generator:
         """Seed dropout, and the augmentation's generator, by what identifies the step: nothing to save or restore."""
@@ -144,7 +203,10 @@ class Run:
                 | {"learning_rate": rate}
             )
             speed = at.galaxies / max(train_seconds, 1e-9)
-            at.timings.append({"epoch": at.epoch + 1, "seconds": self._count_seconds(), "train_images_per_s": speed})
+            at.timings.append(
+                {"epoch": at.epoch + 1, "seconds": self._count_seconds(), "train_images_per_s": speed}
+                | self.clock.columns()
+            )
         at.next_epoch()
         self._save()
 

@@ -1,13 +1,15 @@
 """The galaxies to train and validate on, refused where they would make a score mean nothing."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from photoz.data import ImageSet, ShardSet
+from photoz.data import Images, ShardSet
+from photoz.data.image_set import Place
 from photoz.errors import BadInput
 
 Floats = NDArray[np.float64]
@@ -17,7 +19,7 @@ Floats = NDArray[np.float64]
 class Labelled:
     """Images of a split and their spectroscopic redshifts, in the same order."""
 
-    images: ImageSet
+    images: Images
     z_spec: Floats
 
     def __len__(self) -> int:
@@ -43,9 +45,9 @@ def _twice(rows: pa.Table) -> str:
     return str(counted.filter(pc.greater(counted["count_all"], 1))["object_id"][0])
 
 
-def load_labelled(shards: ShardSet, split: str) -> Labelled:
+def load_labelled(shards: ShardSet, split: str, place: Place | Literal["auto"] = "auto") -> Labelled:
     """Decode a split. Raises BadInput for a galaxy without a redshift, or with one that can't be."""
-    images = shards.load(split)
+    images = shards.load(split, place)
     z_spec = pc.cast(images.table["z_spec"], pa.float64()).to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~(np.isfinite(z_spec) & (z_spec > -0.5)))
     if len(wrong):

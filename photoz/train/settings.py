@@ -39,6 +39,14 @@ class TrainSettings:
         "With several processes: give up when one says nothing for this long. Rank 0 validates and writes meanwhile.",
         metavar="TIME",
     )
+    decoded: Literal["auto", "memory", "disk", "never"] = setting(
+        "auto", "Decode images once into memory, or into a file of the cache, or never keep them (auto: by their size)."
+    )
+    micro_batch: int | None = setting(
+        None,
+        "Galaxies at a time on each device, where a process's share of the batch needs too much memory.",
+        metavar="N",
+    )
     shuffle_labels: bool = setting(
         False, "Control: train on redshifts dealt out at random; the model must then know nothing."
     )
@@ -54,6 +62,10 @@ class TrainSettings:
             raise BadInput(f"--epochs {self.epochs}: expected 1 or more")
         if self.batch_size is not None and not 1 <= self.batch_size <= 1_000_000:
             raise BadInput(f"--batch-size {self.batch_size}: expected 1 or more")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise BadInput(f"--micro-batch {self.micro_batch}: expected 1 or more")
+        if self.decoded not in ("auto", "memory", "disk", "never"):
+            raise BadInput(f"--decoded {self.decoded}: expected auto, memory, disk or never")
         if not 0 <= self.seed < _LARGEST_SEED:
             raise BadInput(f"--seed {self.seed}: expected 0 to {_LARGEST_SEED - 1}")
         if self.device not in ("auto", "cpu", "cuda"):

@@ -1,0 +1,264 @@
+"""Training and inference beside the limits of this machine's CPU.
+
+    python -m benchmarks.computing [--rounds 5]
+
+Takes drawn galaxies: the figures are about speed, not about redshifts. Every figure is a ratio taken in one run,
+alternated; the median over the rounds.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.ratios import alternated, cost, print_table, ratio
+from photoz.artifacts import Artifact, Destination, Ref, load
+from photoz.data import ImageFormat, Images, open_shards
+from photoz.data.batches import to_device
+from photoz.data.image_set import DecodedImages
+from photoz.infer import InferSettings, infer_redshifts
+from photoz.model.bins import RedshiftBins
+from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
+from photoz.model.network import Network
+from photoz.model.redshift_model import ask
+from photoz.model.registry import ImageShape, build_network, design
+from photoz.model.saved import load_model
+from photoz.model.scaling import InputScaling
+from photoz.runtime import World, usable_cores
+from photoz.shards import ShardSettings
+from photoz.train.losses import BinnedLoss, Loss, squared_error
+from photoz.train.optimizer import make_optimizer
+from photoz.train.pixels import Pixels
+from photoz.train.run import Problem, Rules, Run
+from photoz.train.sample import Labelled
+from tests.shards_support import files_table, make_shards, save_catalog
+from tests.training_support import drawn_galaxies
+
+CPU = torch.device("cpu")
+BATCH = 128
+Row = tuple[str, str, str, str]
+
+
+def drawn(count: int, side_px: int) -> tuple[DecodedImages, np.ndarray]:
+    """Images in memory and their redshifts."""
+    images, z = drawn_galaxies(count, (3, side_px, side_px), "uint8")
+    layout = ImageFormat(format="jpg", channels=3, height=side_px, width=side_px, dtype="uint8", source="files")
+    return DecodedImages(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), pa.table({"z_spec": z}), layout), z
+
+
+def fresh(name: str, side_px: int, recipe: Recipe, images: Images) -> tuple[Network, RedshiftBins]:
+    """An untrained network for such images."""
+    bins = RedshiftBins.covering(np.array([0.02, 0.4]), 200)
+    shape = ImageShape(3, side_px, side_px)
+    scaling = InputScaling.of(images.take_bchw(np.arange(min(len(images), 256))))
+    network = build_network(name, design(name, shape, bins, recipe), scaling)
+    network.prepare(torch.from_numpy(np.ascontiguousarray(images.take_bchw(np.arange(256)))))
+    return network, bins
+
+
+def sgemm_rate() -> float:
+    """FLOP/s of a large matrix product."""
+    n = 2048
+    a, b, out = (torch.randn(n, n) for _ in range(3))
+    return 2 * n**3 / min(cost(lambda: torch.mm(a, b, out=out)).wall for _ in range(3))
+
+
+def flops_an_image(network: Network, bins: RedshiftBins, recipe: Recipe, images: DecodedImages) -> float:
+    """Of forward and backward, as torch counts them: convolutions and matrix products."""
+    batch = to_device(images.take_bchw(np.arange(32)), CPU)
+    with FlopCounterMode(display=False) as counter:
+        answer = network(batch)
+        loss_of(recipe, bins)(answer, torch.full((32,), 0.1)).backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops() / 32)
+
+
+def loss_of(recipe: Recipe, bins: RedshiftBins) -> Loss:
+    """The loss of a network's recipe."""
+    return BinnedLoss(bins, recipe.smoothing, CPU) if recipe.head == "binned" else squared_error
+
+
+def training_figures(name: str, side_px: int, count: int, rounds: int) -> list[Row]:
+    """An epoch without its validation against a matrix product, and its wait for data."""
+    images, z = drawn(count, side_px)
+    recipe = replace(recipe_for(name, 8000), epochs=1)
+    flops = flops_an_image(*fresh(name, side_px, recipe, images), recipe, images)
+    shares, waits = [], []
+    for _ in range(rounds):
+        network, bins = fresh(name, side_px, recipe, images)
+        pixels = Pixels(Labelled(images, z), CPU)
+        run = Run(Problem(pixels, pixels, bins, recipe, 0, CPU, World()), network, lambda state: None, Rules(1e9))
+        limit = sgemm_rate()
+        run.train()
+        spent = sum(run.spent.values())
+        shares.append(flops * count / spent / ((limit + sgemm_rate()) / 2))
+        waits.append(run.spent["data_wait"] / spent)
+    share, wait = statistics.median(shares), statistics.median(waits)
+    title = f"{name} {side_px}x{side_px}x3: training FLOP/s of a large sgemm's ({flops / 1e9:.2g} GFLOP an image)"
+    return [(title, "65 %", "80 %", f"{share:.0%}"), (f"{name}: data wait", "5 %", "", f"{wait:.1%}")]
+
+
+def jpeg_shards(folder: Path, count: int, side_px: int) -> Artifact:
+    """Shards of JPEG files, four fifths of them to train on."""
+    images, z = drawn_galaxies(count, (3, side_px, side_px), "uint8")
+    (folder / "pictures").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / "pictures" / f"{number}.jpg", quality=90)
+    names: list[str | None] = [f"{number}.jpg" for number in range(count)]
+    splits = pa.array([("train", "train", "train", "train", "val")[i % 5] for i in range(count)])
+    rows = files_table(folder / "pictures", names, z_spec=pa.array(z), split=splits)
+    catalog = save_catalog(folder / "store", rows, folder / "pictures")
+    return make_shards(catalog, ShardSettings(images="files", samples_per_shard=1000))
+
+
+def trains(shards: Artifact, name: str, cores: set[int], *flags: str) -> "subprocess.Popen[bytes]":
+    """`photoz-job train` on these cores."""
+    command = [sys.executable, "-m", "jobs", "train", "--store", shards.store.url, "--shards", "shards/made"]
+    command += ["--name", name, "--epochs", "3", "--device", "cpu", *flags]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+
+
+def rate(shards: Artifact, name: str) -> float:
+    """Images a second in the epochs after the first."""
+    timings = load(shards.store, Ref("model", name)).table("timings.parquet").to_pandas()
+    return float(timings["train_images_per_s"][1:].median())
+
+
+def ranks_figure(shards: Artifact, rounds: int) -> Row:
+    """Two ranks, a core each, against two processes that train by themselves, a core and half the batch each."""
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    found = []
+    for number in range(rounds):
+        alone = [
+            trains(shards, f"alone-{number}-{core}", {core}, "--batch-size", str(BATCH // 2), "--seed", str(core))
+            for core in (first, second)
+        ]
+        assert not any(process.wait() for process in alone)
+        pair = trains(shards, f"pair-{number}", {first, second}, "--batch-size", str(BATCH), "--nproc", "2")
+        assert not pair.wait()
+        independent = sum(rate(shards, f"alone-{number}-{core}") for core in (first, second))
+        found.append(rate(shards, f"pair-{number}") / independent)
+    return "2 ranks, of 2 independent processes' speed", "0.95", "0.98", f"{statistics.median(found):.2f}"
+
+
+def infer_figure(shards: Artifact, rounds: int) -> Row:
+    """The whole infer job in this process against the network alone, on images that are decoded already."""
+    model = load(shards.store, Ref("model", "pair-0"))
+    trained = load_model(model, CPU)
+    images = open_shards(shards).load("train", "memory")
+    settings = InferSettings(split="train", device="cpu")
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // settings.images_a_batch))
+    batches = [to_device(found, CPU) for found in images.batches(parts)]
+    number = iter(range(10**6))
+
+    def job() -> None:
+        infer_redshifts(model, shards, settings, Destination(shards.store, f"bench-{next(number)}"))
+
+    torch.set_num_threads(usable_cores())
+    found = alternated({"bare": lambda: ask(trained.network, batches), "job": job}, rounds)
+    return (
+        "infer job, files to Parquet, of the bare forward's speed",
+        "0.9",
+        "0.97",
+        f"{ratio(found['bare'], found['job']):.2f}",
+    )
+
+
+class Pictures(Dataset[tuple[torch.Tensor, float]]):
+    """As in many a script: open the file, flip it at random, make it a float tensor."""
+
+    def __init__(self, folder: Path, z: np.ndarray, chosen: np.ndarray) -> None:
+        self.folder, self.z, self.chosen = folder, z, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, float]:
+        number = int(self.chosen[index])
+        with Image.open(self.folder / f"{number}.jpg") as picture:
+            image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous().float().div(255)
+        if np.random.random() < 0.5:
+            image = image.flip(2)
+        if np.random.random() < 0.5:
+            image = image.flip(1)
+        return image, float(self.z[number])
+
+
+def plain_epochs(data: Pictures, name: str, side_px: int, recipe: Recipe) -> Callable[[], None]:
+    """The same network trained by a plain script: fp32, DataLoader with two workers."""
+    images, _ = drawn(256, side_px)
+
+    def run() -> None:
+        network, bins = fresh(name, side_px, recipe, images)
+        loss, optimizer = loss_of(recipe, bins), make_optimizer(network, recipe)
+        loader = DataLoader(data, batch_size=recipe.batch_size, shuffle=True, num_workers=2)
+        for _ in range(recipe.epochs):
+            network.train()
+            for batch, redshifts in loader:
+                value = loss(network(batch * 255.0), redshifts.float())
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                value.item()
+
+    return run
+
+
+def plain_figure(shards: Artifact, folder: Path, name: str, side_px: int, rounds: int) -> Row:
+    """Whole epochs, from files, decoding and validation left to each side's own ways; no validation on either."""
+    epochs = 3
+    table = load(shards.store, Ref("catalog", "made")).table("catalog.parquet").to_pandas()
+    chosen = np.flatnonzero(table["split"].to_numpy() == "train")
+    z = table["z_spec"].to_numpy()
+    recipe = replace(recipe_for(name, len(chosen)), epochs=epochs, batch_size=BATCH)
+
+    def ours() -> None:
+        images = open_shards(shards).load("train", "memory")
+        network, bins = fresh(name, side_px, recipe, images)
+        labels = np.asarray(images.table["z_spec"].to_numpy(), np.float64)
+        pixels = Pixels(Labelled(images, labels), CPU)
+        few = Pixels(Labelled(drawn(128, side_px)[0], labels[:128]), CPU)
+        Run(Problem(pixels, few, bins, recipe, 0, CPU, World()), network, lambda state: None, Rules(1e9)).train()
+
+    plain = plain_epochs(Pictures(folder / "pictures", z, chosen), name, side_px, recipe)
+    found = alternated({"plain": plain, "ours": ours}, rounds)
+    title = f"{name} {side_px}x{side_px}x3, {epochs} epochs, times a plain PyTorch script's speed"
+    return title, "1.3x", "", f"{ratio(found['plain'], found['ours']):.2f}x"
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=2500)
+    options = parser.parse_args()
+    torch.set_num_threads(usable_cores())
+    print(f"{time.strftime('%Y-%m-%d')}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory(prefix="photoz-computing-") as temporary:
+        folder = Path(temporary)
+        shards = jpeg_shards(folder, options.images, 64)
+        rows = [
+            *training_figures(MENKO2024, 128, 256, options.rounds),
+            *training_figures(APERTURE_CNN, 64, 2000, options.rounds),
+            ranks_figure(shards, options.rounds),
+            infer_figure(shards, options.rounds),
+            plain_figure(shards, folder, APERTURE_CNN, 64, options.rounds),
+        ]
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    main()
