@@ -77,16 +77,38 @@ class World:
 
 
 def world() -> World:
-    """Ranks as torchrun sets them; a process started alone is a world of one."""
+    """Ranks as torchrun sets them, else those of a Slurm step of several tasks; a process alone is a world of one.
+
+    On Kubernetes torchrun sets them, in each pod of an Indexed Job. Raises BadInput for variables that make no sense.
+    """
     rank, size = _integer("RANK"), _integer("WORLD_SIZE")
-    if rank is None or size is None:
+    if rank is not None and size is not None:
+        return World(rank, _integer("LOCAL_RANK") or 0, size, _integer("LOCAL_WORLD_SIZE") or 1)
+    rank, size = _integer("SLURM_PROCID"), _integer("SLURM_STEP_NUM_TASKS")
+    if rank is None or size is None or size == 1:
         return World()
-    return World(
-        rank=rank,
-        local_rank=_integer("LOCAL_RANK") or 0,
-        size=size,
-        local_size=_integer("LOCAL_WORLD_SIZE") or 1,
-    )
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")
+    return World(rank, _integer("SLURM_LOCALID") or 0, size, _tasks_of_node(tasks, _integer("SLURM_NODEID") or 0))
+
+
+def meeting_point() -> str | None:
+    """URL where the ranks of a Slurm step meet: a port of the first host. None where torchrun says it itself."""
+    hosts = os.environ.get("SLURM_STEP_NODELIST", "")
+    if "MASTER_ADDR" in os.environ or not hosts:
+        return None
+    # n[01-03,7],m5 and n01,m5 and n1: the first name, with the first of its numbers.
+    prefix, numbers = re.match(r"([^,\[]*)(?:\[(\w+))?", hosts).groups("")  # type: ignore[union-attr]
+    return f"tcp://{prefix}{numbers}:{20000 + (_integer('SLURM_JOB_ID') or 0) % 10000}"
+
+
+def _tasks_of_node(tasks: str, node: int) -> int:
+    """The `node`-th number of Slurm's short form, such as 2(x3),1 for 2, 2, 2, 1."""
+    numbers: list[int] = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks):
+        numbers += [int(count)] * int(times or 1)
+    if node >= len(numbers):
+        raise BadInput(f"SLURM_STEP_TASKS_PER_NODE={tasks!r} says nothing of node {node}")
+    return numbers[node]
 
 
 @contextmanager

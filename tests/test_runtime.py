@@ -63,6 +63,32 @@ def test_ranks_are_those_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtime.world() == runtime.World(5, 1, 8)
 
 
+@pytest.mark.parametrize(
+    ("node", "rank", "hosts", "first"),
+    [(0, 1, "n1", "n1"), (2, 5, "n[03-05],m1", "n03"), (3, 6, "gpu-a[7,9-11]", "gpu-a7"), (1, 2, "a1,b2,c3,d4", "a1")],
+)
+def test_a_slurm_step_of_several_tasks_is_a_world_that_meets_on_its_first_host(
+    monkeypatch: pytest.MonkeyPatch, node: int, rank: int, hosts: str, first: str
+) -> None:
+    step = {
+        "SLURM_PROCID": rank, "SLURM_LOCALID": 0, "SLURM_STEP_NUM_TASKS": 7, "SLURM_NODEID": node,
+        "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_STEP_NODELIST": hosts, "SLURM_JOB_ID": 123456,
+    }  # fmt: skip
+    for name, value in step.items():
+        monkeypatch.setenv(name, str(value))
+    assert runtime.world() == runtime.World(rank, 0, 7, [2, 2, 2, 1][node])
+    assert runtime.meeting_point() == f"tcp://{first}:23456"
+    monkeypatch.setenv("MASTER_ADDR", "elsewhere")  # as torchrun says
+    assert runtime.meeting_point() is None
+
+
+def test_a_slurm_step_of_one_task_is_alone_in_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert runtime.world() == runtime.World()
+
+
 def test_exit_codes_are_those_that_schedulers_match_on() -> None:
     assert {code.name: int(code) for code in ExitCode} == {
         "DONE": 0,

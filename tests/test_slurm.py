@@ -308,3 +308,12 @@ def test_a_host_cut_off_in_training_is_left_behind_and_the_job_starts_again(
     assert site.restarts(job) >= 1
     assert site.cluster.job(job)["NodeList"] == "n[1,3]"
     assert load(store, Ref("model", "cut")).payload_sha256 == unbroken
+
+
+def test_ranks_that_srun_starts_by_itself_learn_the_same(site: Site, store: Store, unbroken: str) -> None:
+    lines = ("#!/bin/bash", "#SBATCH --output=photoz-plain-%j.log", "source slurm/job.sh")
+    train = 'run_job photoz-job train --shards shards/mgs --name plain "${TRAIN_FLAGS[@]}"'
+    (site.folder / "plain.sh").write_text("\n".join([*lines, train, ""]))
+    ranks = ("--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=2")
+    site.ended(site.cluster.run("sbatch", "--parsable", *ranks, "plain.sh", cwd=site.folder).strip())
+    assert load(store, Ref("model", "plain")).payload_sha256 == unbroken

@@ -114,6 +114,7 @@ class Ring:
 
 
 def _lost() -> TryAgain:
+    check_stop()  # it may have been stopped with this process, before it could ignore that
     return TryAgain("a process that decodes images was killed, perhaps for memory; run the same command to go on")
 
 

@@ -30,7 +30,13 @@ def joined(world: runtime.World, device: torch.device, timeout_s: float) -> Iter
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            init_method=runtime.meeting_point(),
+            rank=world.rank,
+            world_size=world.size,
+            timeout=timedelta(seconds=timeout_s),
+        )
         yield
     except BaseException as error:
         if not _is_lost_rank(error):
