@@ -119,7 +119,8 @@ class Cache:
                 part.unlink()
                 return None
             self._fill(file, size, fill)
-            part.replace(path)
+            with self._account():  # while others count, no file may change its name: they would see neither
+                part.replace(path)
             _checked.add((path, os.fstat(file.fileno()).st_ino))
             # From exclusive to shared: if someone gets in between, it is idle, and may be evicted.
             return _open_shared(path) if _locked(file, path, fcntl.LOCK_SH) else None
