@@ -305,3 +305,28 @@ def test_without_a_limit_half_of_what_the_disk_could_give_is_left(
         objects.use(name)
         assert objects.bytes() <= disk_bytes / 2
     assert len(objects.there()) >= 4
+
+
+def test_a_file_gets_its_name_while_nobody_counts(tmp_path: Path) -> None:
+    """Whoever counted meanwhile would see neither the unfinished file nor the whole one."""
+    objects, written, leave = Objects(tmp_path), Barrier(2), Barrier(2)
+
+    def fill(file: BinaryIO) -> None:
+        file.write(content("slow", 1000))
+        written.wait(20)
+        leave.wait(20)
+
+    def make() -> None:
+        with objects.cache.holding("objects/00/slow", 1000, fill, lambda path: None):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make)
+        written.wait(20)
+        with objects.cache._account():
+            leave.wait(20)
+            with pytest.raises(TimeoutError):
+                making.result(timeout=0.3)
+            assert objects.there() == {"slow.part"}
+        making.result(timeout=20)
+    assert objects.there() == {"slow"}
