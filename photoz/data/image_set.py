@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -86,16 +86,24 @@ class StreamedImages:
 
     def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
         """See Images. By worker processes; one iteration at a time."""
-        if not self._workers:
-            yield from map(self.take_bchw, parts)
-            return
         stream = iter(parts)
         first = next(stream, None)
         if first is None:
             return
         # Sizes differ by one at most within an epoch.
+        if not self._workers:
+            yield from self._read_here(chain([first], stream), len(first) + 1)
+            return
         for stored in self._ring_for(len(first) + 1).batches(chain([first], stream)):
             yield as_bchw(stored, self.image)
+
+    def _read_here(self, parts: Iterable[Indices], most: int) -> Iterator[Stored]:
+        # Memory that was used before is there already: the system would have to clear new pages.
+        for part, out in zip(
+            parts, cycle(np.empty((2, most, *stored_shape(self.image)), self.image.dtype)), strict=False
+        ):
+            self._reader.read_into(part, out[: len(part)])
+            yield as_bchw(out[: len(part)], self.image)
 
     def _ring_for(self, images: int) -> Ring:
         if self._ring is None or self._ring[1] < images:

@@ -7,7 +7,9 @@ back. The memory has no name (memfd), so that none is left behind, and it is not
 import mmap
 import multiprocessing
 import os
+import select
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -47,6 +49,7 @@ class Ring:
             self._slots: Stored = np.frombuffer(mmap.mmap(memory, size), image.dtype).reshape(shape)
             context = multiprocessing.get_context("spawn")  # torch's threads don't live through a fork
             self._pipes: list[Connection] = []
+            self._ready: list[select.poll] = []
             # Signals are for this process: it stops its workers itself, between batches.
             with stop_signals_held():
                 for _ in range(workers):
@@ -55,6 +58,8 @@ class Ring:
                     context.Process(target=_work, args=arguments, daemon=True, name="photoz decode").start()
                     there.close()
                     self._pipes.append(here)
+                    self._ready.append(select.poll())  # Connection.poll makes a new one each time
+                    self._ready[-1].register(here.fileno(), select.POLLIN)
         finally:
             os.close(memory)
 
@@ -69,8 +74,8 @@ class Ring:
 
         def ask() -> None:
             for number, part in stream:
-                request = np.concatenate([[number % slots], part]).astype(np.int64)
-                self._send(number % workers, request.tobytes())
+                request = (number % slots).to_bytes(8, sys.byteorder) + part.astype(np.int64).tobytes()
+                self._send(number % workers, request)
                 asked.append((number, len(part)))
                 return
 
@@ -103,7 +108,7 @@ class Ring:
     def _await(self, worker: int, stop: bool = True) -> None:
         pipe = self._pipes[worker]
         try:
-            while not pipe.poll(POLL_S):
+            while not self._ready[worker].poll(1000 * POLL_S):
                 if stop:
                     check_stop()
             answer = pipe.recv_bytes()
