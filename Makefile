@@ -11,10 +11,10 @@ STORE ?= ./photoz-store
 # Docker's images between two runs of test-images.
 TEST_IMAGES ?= build/test-images
 
-.PHONY: help setup demo lint test test-all test-images bench chaos fuzz clean
+.PHONY: help setup demo lint test test-all test-images bench bench-accuracy chaos fuzz clean
 
 help:  ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with photoz-job and everything the tests need
 
@@ -47,7 +47,14 @@ test-all: lint  ## every test, those against real servers and processes too
 test-images: setup  ## build the image, run it with docker and as Kubernetes' pods (root; apt: docker.io iptables mmdebstrap)
 	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 tests/test_containers.py tests/test_kubernetes.py
 
-bench: setup  ## measure accuracy over seeds, as in benchmarks/RESULTS.md (ten minutes on 2 cores)
+bench: setup  ## measure speed and memory beside their limits, as in benchmarks/RESULTS.md (half an hour on 2 quiet cores)
+	$(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.computing
+	$(BIN)/python -m benchmarks.reads
+	$(BIN)/python -m benchmarks.slices
+	$(BIN)/python -m benchmarks.memory
+
+bench-accuracy: setup  ## measure accuracy over seeds, as in benchmarks/RESULTS.md (ten minutes on 2 cores)
 	$(BIN)/python -m benchmarks.accuracy --store $(STORE)
 
 chaos: setup  ## kill jobs and break their services some 1,500 times, and write docs/reliability.md (half an hour)
