@@ -188,10 +188,10 @@ def test_checkpoints_in_a_local_folder_are_found_again_and_gone_at_the_end(
     there = ["--checkpoints", str(tmp_path / "fast" / "disk"), "--checkpoint-every", "0"]
     preempted(signalled(shards, "local", STEP, STEPS + 4, signal.SIGTERM, *there))
     kept = sorted((tmp_path / "fast" / "disk").rglob("*.pt"))
-    assert [path.name[:17] for path in kept] == [f"training-{STEPS + done:08d}" for done in (2, 3)]
+    assert [path.name[:17] for path in kept] == [f"training-{STEPS + done:08d}" for done in (3, 4)]
     assert states(shards, "local") == []
     process = start(shards, "local", *there)
-    assert "resumed in epoch 2, after step 3" in process.communicate(timeout=300)[1]
+    assert "resumed in epoch 2, after step 4" in process.communicate(timeout=300)[1]
     assert load(shards.store, Ref("model", "local")).payload_sha256 == unbroken
     assert list((tmp_path / "fast" / "disk").rglob("*.*")) == []
 
