@@ -107,16 +107,16 @@ def in_one_process(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The same catalogue and shards, made here without any cluster."""
     store = str(tmp_path_factory.mktemp("one") / "store")
     for job in ("catalog", "shard"):
-        done = photoz_job(job, "--name", "demo", "--store", store, **SMALL, PHOTOZ_SURVEY="embedded")
+        done = photoz_job(job, "--store", store, **SMALL, PHOTOZ_SURVEY="embedded")
         assert done.code == 0, done.err
     return open_store(store)
 
 
 def assert_complete(store: Store, in_one_process: Store, commit: str, trained_by: str) -> None:
-    made = {kind: load(store, Ref(kind, "demo")) for kind in KINDS}
+    made = {kind: load(store, Ref(kind, "mgs")) for kind in KINDS}
     assert all(found.ref.version == 1 and upkeep.verify(found) > 0 for found in made.values())
     for kind in ("catalog", "shards"):
-        assert made[kind].payload_sha256 == load(in_one_process, Ref(kind, "demo")).payload_sha256
+        assert made[kind].payload_sha256 == load(in_one_process, Ref(kind, "mgs")).payload_sha256
     for kind, found in made.items():
         producer = found.manifest.producer
         assert producer.commit == commit
@@ -138,7 +138,7 @@ def test_kubectl_apply_starts_the_whole_chain_and_it_completes_on_s3(
         chain = Chain.start(cluster)
         chain.wait()
         assert {name: len(job.exits) for name, job in chain.jobs.items()} == {
-            "photoz-catalog": 2,
+            "photoz-catalog": 1,
             "photoz-shard": 4,
             "photoz-train": 2,
             "photoz-infer": 4,
@@ -162,13 +162,13 @@ def test_on_the_small_cluster_a_lost_and_a_drained_pod_are_made_up_for(
         shard, train = chain.jobs["photoz-shard"], chain.jobs["photoz-train"]
 
         chain.wait_until(
-            "sharding", lambda: any("/parts/pieces/" in found.key for found in store.list("shards/demo/data/"))
+            "sharding", lambda: any("/parts/pieces/" in found.key for found in store.list("shards/mgs/data/"))
         )
         lost = next(pod for index, pod in shard.running.items() if not shard.exits[index])
         cluster.disrupted.add(lost)
         docker("kill", lost)
 
-        chain.wait_until("training", lambda: any("/state/" in found.key for found in store.list("model/demo/data/")))
+        chain.wait_until("training", lambda: any("/state/" in found.key for found in store.list("model/mgs/data/")))
         docker("kill", "--signal", "TERM", train.running[1])
         chain.wait()
 
