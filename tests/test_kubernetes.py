@@ -178,6 +178,33 @@ def test_on_the_small_cluster_a_lost_and_a_drained_pod_are_made_up_for(
         assert_complete(store, in_one_process, image_commit, trained_by=CPU_IMAGE)
 
 
+def test_pods_whose_store_goes_away_for_longer_than_their_patience_end_with_75_and_complete_when_it_is_back(
+    api: Api, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.kubectl("apply", "--validate=false", "-f", "k8s/")
+    apply_secret(api)
+    change_settings(api, **SMALL | {"PHOTOZ_EPOCHS": "40"}, AWS_ENDPOINT_URL_S3="http://seaweedfs:8333")
+    with cluster_of(api, docker, "photoz-away") as cluster:
+        start_s3(docker, cluster.network)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        store = store_of(cluster, monkeypatch, "seaweedfs")
+        chain = Chain.start(cluster)
+        # The first pod trains, and all others that are left wait for the model.
+        chain.wait_until("training", lambda: any("/state/" in found.key for found in store.list("model/mgs/data/")))
+        docker("stop", "--time", "5", "seaweedfs")
+        cut_off = [chain.jobs[f"photoz-{name}"] for name in ("train", "infer", "evaluate")]
+        assert not any(job.over.is_set() for job in cut_off)
+        chain.wait_until("given up", lambda: all(all(job.exits.values()) for job in cut_off))
+        docker("start", "seaweedfs")
+        chain.wait()
+        for job in cut_off:
+            assert {codes[0] for codes in job.exits.values()} == {75}, job.exits
+            assert job.exits[0][-1] == 0
+        store = store_of(cluster, monkeypatch, "seaweedfs")  # it may have another address now
+        assert_complete(store, in_one_process, image_commit, trained_by=CUDA_IMAGE)
+
+
 def test_bad_input_fails_a_job_at_its_first_pod(api: Api, docker: Docker, image_commit: str) -> None:
     api.kubectl("apply", "--validate=false", "-f", "k8s/")
     apply_secret(api)
