@@ -11,7 +11,7 @@ STORE ?= ./photoz-store
 # Docker's images between two runs of test-images.
 TEST_IMAGES ?= build/test-images
 
-.PHONY: help setup demo lint test test-all test-images bench bench-accuracy chaos fuzz clean
+.PHONY: help setup demo lint test test-all test-images test-apptainer bench bench-accuracy chaos fuzz clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,8 +44,12 @@ test: lint  ## lint, types and the quick tests
 test-all: lint  ## every test, those against real servers and processes too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-images: setup  ## build the image, run it with docker and as Kubernetes' pods (root; apt: docker.io iptables mmdebstrap)
-	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 tests/test_containers.py tests/test_kubernetes.py
+test-images: setup  ## build the image, run it with docker, compose and as Kubernetes' pods (root; apt: docker.io docker-compose iptables mmdebstrap)
+	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 \
+		tests/test_containers.py tests/test_compose.py tests/test_kubernetes.py
+
+test-apptainer: setup  ## build the .sif and run the chain with it on a Slurm cluster (root; apptainer, Slurm, those of test-images)
+	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 tests/test_apptainer.py
 
 bench: setup  ## measure speed and memory beside their limits, as in benchmarks/RESULTS.md (half an hour on 2 quiet cores)
 	$(BIN)/python -m benchmarks.loading

@@ -6,7 +6,7 @@
 #SBATCH --nodes=1                 # one process
 #SBATCH --ntasks-per-node=1       # started by srun
 #SBATCH --cpus-per-task=2         # it waits for the survey's answers most of the time
-#SBATCH --mem=8G                  # a catalogue of a million galaxies takes some 2 GB
+#SBATCH --mem=4G                  # a catalogue of a million galaxies takes some 2 GB
 #SBATCH --time=04:00:00           # longer work starts again by itself
 #SBATCH --export=NONE             # settings come from slurm/photoz.env; no variable of your shell is stored in Slurm
 #SBATCH --requeue                 # may be put back into the queue, by Slurm or by itself

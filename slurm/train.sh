@@ -4,7 +4,7 @@
 #SBATCH --job-name=photoz-train   # as squeue shows it
 #SBATCH --output=%x-%j.log        # name and id of the job
 #SBATCH --nodes=1                 # any number
-#SBATCH --gpus-per-node=1         # any number; 0 trains on CPUs, with SITE_RANKS ranks a host
+#SBATCH --gpus-per-node=2         # any number; 0 trains on CPUs, with SITE_RANKS ranks a host
 #SBATCH --ntasks-per-node=1       # a torchrun, which starts the ranks
 #SBATCH --cpus-per-task=8         # for all ranks of a host
 #SBATCH --mem=32G                 # the images are kept in memory: 12 KB each for 64x64 px in three colours

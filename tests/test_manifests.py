@@ -214,7 +214,7 @@ def test_jobs_in_slices_say_how_many_there_are() -> None:
 
 def test_a_finished_pod_is_judged_by_its_exit_code_as_python_means_it() -> None:
     expected = {
-        ExitCode.BUG: "Count",
+        ExitCode.BUG: "FailJob",
         ExitCode.BAD_INPUT: "FailJob",
         ExitCode.MISSING_ARTIFACT: "FailJob",
         ExitCode.CONFLICT: "FailJob",

@@ -13,9 +13,9 @@ from jobs.app import app
 from photoz import runtime
 from photoz.artifacts import KINDS
 from photoz.errors import ExitCode
+from tests.test_manifests import JOBS
 
 SLURM = Path(__file__).parents[1] / "slurm"
-JOBS = ("catalog", "shard", "train", "infer", "evaluate")
 OF_THE_SHELL = {"PHOTOZ_CACHE", "PHOTOZ_CACHE_SIZE", "PHOTOZ_IMAGE"}  # read by photoz.runtime, not flags
 
 
