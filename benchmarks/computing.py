@@ -250,13 +250,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="photoz-computing-") as temporary:
         folder = Path(temporary)
         shards = jpeg_shards(folder, options.images, 64)
-        rows = [
-            *training_figures(MENKO2024, 128, 256, options.rounds),
-            *training_figures(APERTURE_CNN, 64, 2000, options.rounds),
-            ranks_figure(shards, options.rounds),
-            infer_figure(shards, options.rounds),
-            plain_figure(shards, folder, APERTURE_CNN, 64, options.rounds),
+        figures: list[Callable[[], list[Row]]] = [
+            lambda: training_figures(MENKO2024, 128, 256, options.rounds),
+            lambda: training_figures(APERTURE_CNN, 64, 2000, options.rounds),
+            lambda: [ranks_figure(shards, options.rounds)],
+            lambda: [infer_figure(shards, options.rounds)],
+            lambda: [plain_figure(shards, folder, APERTURE_CNN, 64, options.rounds)],
         ]
+        rows = []
+        for figure in figures:
+            rows += figure()
+            print(f"{time.strftime('%H:%M:%S')} {rows[-1]}", file=sys.stderr)
     print_table(rows)
 
 

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import check_splits, load_labelled, shuffled
 from photoz.train.settings import TrainSettings
 from photoz.train.state import Checkpoint
+from photoz.train.tracking import Tracked, tracked
 from photoz.train.validation import Validation
 
 log = logging.getLogger("photoz.train")
@@ -62,7 +63,10 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
                     # Only rank 0 keeps checkpoints: a local folder of another machine may not even be there.
                     folder = settings.checkpoints if world.rank == 0 else None
                     kept = Checkpoints(shelf_for(draft, folder, anew=dest.force))
-                    _make(source, settings, recipe, world, device, draft, kept)
+                    told = Tracked(dest.name, draft.fingerprint, _in_one(decides) | {"shards": str(shards.ref)})
+                    with tracked(told if world.rank == 0 else None) as report:
+                        rules = Rules(parse_duration(settings.checkpoint_every), settings.micro_batch, report)
+                        _make(_Task(source, settings, recipe, world, device), rules, draft, kept)
             if world.rank > 0:
                 return draft.partial()
             if not draft.finish_slice():
@@ -87,15 +91,22 @@ def _what_decides(
     }
 
 
-def _make(
-    source: ShardSet,
-    settings: TrainSettings,
-    recipe: Recipe,
-    world: runtime.World,
-    device: torch.device,
-    draft: Draft,
-    kept: Checkpoints,
-) -> None:
+def _in_one(decides: dict[str, Any]) -> dict[str, Any]:
+    """The settings without levels, for people."""
+    return {name: value for name, value in (decides | decides["recipe"]).items() if name != "recipe"}
+
+
+@dataclass(frozen=True)
+class _Task:
+    source: ShardSet
+    settings: TrainSettings
+    recipe: Recipe
+    world: runtime.World
+    device: torch.device
+
+
+def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
+    source, settings, world, device = task.source, task.settings, task.world, task.device
     torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
     train, val = (load_labelled(source, split, settings.decoded) for split in ("train", "val"))
     if settings.shuffle_labels:
@@ -103,18 +114,13 @@ def _make(
     bins = RedshiftBins.covering(train.z_spec, settings.bins)
     scaling = InputScaling.of(train.images.take_bchw(evenly(len(train), InputScaling.MOST_IMAGES)))
     image = ImageShape(source.image.channels, source.image.height, source.image.width)
-    blueprint = Blueprint(settings.model, design(settings.model, image, bins, recipe), image, scaling)
+    blueprint = Blueprint(settings.model, design(settings.model, image, bins, task.recipe), image, scaling)
     torch.manual_seed(settings.seed)
     network = build_network(blueprint.name, blueprint.sizes, scaling)
     pixels = Pixels(train, device)
-    problem = Problem(pixels, Pixels(val, device), bins, recipe, settings.seed, device, world)
+    problem = Problem(pixels, Pixels(val, device), bins, task.recipe, settings.seed, device, world)
     network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
-    run = Run(
-        problem,
-        network,
-        lambda state: kept.save(state.progress.steps_done, state.encode()),
-        Rules(parse_duration(settings.checkpoint_every), settings.micro_batch),
-    )
+    run = Run(problem, network, lambda state: kept.save(state.progress.steps_done, state.encode()), rules)
     saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None
     saved = distributed.from_first(saved, world, device)
     if saved is not None:

@@ -24,6 +24,7 @@ from photoz.train.optimizer import MAX_GRADIENT_NORM, WeightAverage, learning_ra
 from photoz.train.pixels import Pixels
 from photoz.train.state import Checkpoint, Progress, Weights
 from photoz.train.timing import StepClock, in_words
+from photoz.train.tracking import Report
 from photoz.train.validation import Validation, validate
 
 log = logging.getLogger("photoz.train")
@@ -52,6 +53,7 @@ class Rules:
 
     save_every_s: float
     micro_batch: int | None = None
+    report: Report = lambda row: None  # takes an epoch's history and times
 
 
 class Run:
@@ -59,7 +61,7 @@ class Run:
 
     def __init__(self, problem: Problem, network: Network, save: Save, rules: Rules) -> None:
         self.problem, self.save = problem, save
-        self.save_every_s, self.micro_batch = rules.save_every_s, rules.micro_batch
+        self.rules = rules
         recipe, world = problem.recipe, problem.world
         self.plan = EpochPlan(len(problem.train), recipe.batch_size, problem.seed, world.rank, world.size)
         self.look_every = 1 if problem.device.type == "cpu" else _LOOK_EVERY
@@ -139,7 +141,7 @@ class Run:
         self, network: torch.nn.Module, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, weight: float
     ) -> torch.Tensor:
         """Gradients of the mean loss times `weight`, some images at a time if so asked; returns the mean loss."""
-        parts = -(-len(z_spec_b) // (self.micro_batch or len(z_spec_b)))
+        parts = -(-len(z_spec_b) // (self.rules.micro_batch or len(z_spec_b)))
         total = torch.zeros((), device=self.problem.device)
         chunks = list(zip(images_bchw.tensor_split(parts), z_spec_b.tensor_split(parts), strict=True))
         for number, (images, z_spec) in enumerate(chunks, 1):
@@ -163,7 +165,7 @@ class Run:
         self.clock.lap("rest")
         losses = torch.stack([loss for loss, _ in self._unseen]).tolist() if self._unseen else []
         sums = (sum(losses), sum(count for _, count in self._unseen))
-        save = self.problem.world.rank == 0 and time.monotonic() - self._saved_at >= self.save_every_s
+        save = self.problem.world.rank == 0 and time.monotonic() - self._saved_at >= self.rules.save_every_s
         said = (stop_requested(), not np.isfinite(sums[0]), save, *sums)
         stop, failed, save_now, loss_sum, galaxies = distributed.totals(said, self.problem.world, self.problem.device)
         self.clock.lap("communication")
@@ -207,6 +209,7 @@ class Run:
                 {"epoch": at.epoch + 1, "seconds": self._count_seconds(), "train_images_per_s": speed}
                 | self.clock.columns()
             )
+            self.rules.report(at.history[-1] | at.timings[-1])
         at.next_epoch()
         self._save()
 
