@@ -103,13 +103,14 @@ def own_path(artifact: Artifact, name: str) -> Path:
     return path
 
 
-def webdataset_samples(shards: Artifact, pattern: str = "*.tar") -> list[dict[str, Any]]:
-    """Every sample of some shards as plain webdataset reads them."""
+def webdataset_samples(shards: Artifact, pattern: str = "*.tar", decode: str | None = None) -> list[dict[str, Any]]:
+    """Every sample of some shards as plain webdataset reads them, and decodes them if so asked."""
     urls = [str(own_path(shards, name)) for name in shards.names(pattern)]
     with warnings.catch_warnings():
         # It leaves the files that it opens for the garbage collector to close.
         warnings.simplefilter("ignore", ResourceWarning)
-        samples = list(wds.WebDataset(urls, shardshuffle=False))
+        stored = wds.WebDataset(urls, shardshuffle=False)
+        samples = list(stored.decode(decode) if decode else stored)
         gc.collect()
     return samples
 

@@ -99,20 +99,24 @@ def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn
     return network
 
 
-def average_gradients(network: nn.Module, world: runtime.World, device: torch.device) -> None:
-    """Give every rank the mean of all ranks' gradients, where `spread` does not see to it.
+def average_gradients(network: nn.Module, values: Sequence[float], world: runtime.World) -> list[float]:
+    """Give every rank the mean of all ranks' gradients, where `spread` does not see to it; returns totals(values).
 
-    Not with DistributedDataParallel, which packs gradients anew after its first step: with three ranks or more their
-    sums would then round otherwise, and a resumed run would not be the unbroken one bit for bit.
+    On CPUs both go in one message: ranks wait for one another once a step. Not with DistributedDataParallel there,
+    which packs gradients anew after its first step: with three ranks or more their sums would then round otherwise, and
+    a resumed run would not be the unbroken one bit for bit.
     """
-    if world.size == 1 or device.type == "cuda":
-        return
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    together = torch.cat([gradient.reshape(-1) for gradient in gradients]) / world.size
+    if world.size == 1 or gradients[0].is_cuda:
+        return totals(values, world, gradients[0].device) if values else []
+    parts = [gradient.reshape(-1) for gradient in gradients]
+    together = torch.cat([*parts, torch.tensor(values, dtype=torch.float32)])
     dist.all_reduce(together)
-    means = torch.split(together, [gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, means, strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    *sums, last = torch.split(together, [*map(len, parts), len(values)])
+    for gradient, found in zip(gradients, sums, strict=True):
+        torch.div(found.view_as(gradient), world.size, out=gradient)
+    summed: list[float] = last.tolist()
+    return summed
 
 
 def gradients_kept_here(network: nn.Module, here: bool) -> AbstractContextManager[None]:

@@ -56,6 +56,14 @@ class Rules:
     report: Report = lambda row: None  # takes an epoch's history and times
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the ranks agree on at a look."""
+
+    stop: bool = False
+    save: bool = False
+
+
 class Run:
     """One training run: the network, its average, the optimizer, and where they have got to."""
 
@@ -105,17 +113,17 @@ class Run:
         wanted = self.plan.batches(at.epoch, at.step)
         for images_bchw, z_spec_b in self.problem.train.batches(wanted):
             self.clock.lap("data_wait")
-            if at.step % self.look_every == 0:
-                self._look()
             bar.advance(self.plan.step_size(at.step))
             self._step(network, images_bchw, z_spec_b)
             self._note(bar)
-        self._look()
         for part, seconds in self.clock.seconds.items():
             self.spent[part] = self.spent.get(part, 0.0) + seconds
 
     def _step(self, network: torch.nn.Module, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> None:
-        """One optimizer step. Nothing in it waits for the device."""
+        """One optimizer step. Nothing in it waits for the device, unless it is a step with a look.
+
+        Raises Preempted at a stop, and BadInput after a loss that is no number.
+        """
         at, recipe, world = self.progress, self.problem.recipe, self.problem.world
         generator = self._seeded()
         if recipe.augment:
@@ -127,14 +135,20 @@ class Run:
         # The mean over ranks is to be the mean over galaxies, also where one rank has a galaxy more than another.
         weight = len(z_spec_b) * world.size / self.plan.step_size(at.step)
         loss = self._backward(network, images_bchw, z_spec_b, weight)
+        self._unseen.append((loss * len(z_spec_b), len(z_spec_b)))
         self.clock.lap("forward_backward")
-        distributed.average_gradients(self.network, world, self.problem.device)
+        looks = (at.step + 1) % self.look_every == 0 or at.step + 1 == self.plan.steps
+        sums = distributed.average_gradients(self.network, self._to_tell() if looks else [], world)
         self.clock.lap("communication")
+        seen = self._take_in(sums) if looks else _Seen()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         at.step, at.steps_done = at.step + 1, at.steps_done + 1
-        self._unseen.append((loss * len(z_spec_b), len(z_spec_b)))
         self.average.update(self.network, at.steps_done)
+        if seen.stop:
+            distributed.stop_now()
+        if seen.save:
+            self._save()
         self.clock.lap("rest")
 
     def _backward(
@@ -155,32 +169,25 @@ class Run:
                 total += loss.detach() * share
         return total
 
-    def _look(self) -> None:
-        """See what the steps since the last look have given, on all ranks together; save if it is time.
-
-        On CPUs before every step. On CUDA it waits for the device, so it comes only now and then. Raises Preempted at
-        a stop, and BadInput after a loss that is no number.
-        """
-        at = self.progress
-        self.clock.lap("rest")
-        losses = torch.stack([loss for loss, _ in self._unseen]).tolist() if self._unseen else []
-        sums = (sum(losses), sum(count for _, count in self._unseen))
+    def _to_tell(self) -> list[float]:
+        """What this rank has seen since the last look, and what it wants. On CUDA this waits for the device."""
+        losses = torch.stack([loss for loss, _ in self._unseen]).tolist()
+        galaxies = sum(count for _, count in self._unseen)
         save = self.problem.world.rank == 0 and time.monotonic() - self._saved_at >= self.rules.save_every_s
-        said = (stop_requested(), not np.isfinite(sums[0]), save, *sums)
-        stop, failed, save_now, loss_sum, galaxies = distributed.totals(said, self.problem.world, self.problem.device)
-        self.clock.lap("communication")
+        return [stop_requested(), not np.isfinite(losses).all(), save, sum(losses), galaxies]
+
+    def _take_in(self, sums: list[float]) -> "_Seen":
+        """Count what all ranks have told, summed. Raises BadInput after a loss that is no number."""
+        stop, failed, save, loss_sum, galaxies = sums
+        at = self.progress
         self._unseen.clear()
         if failed:
             raise BadInput(
-                f"loss is {loss_sum / max(galaxies, 1)} by step {at.step} of epoch {at.epoch + 1}: "
+                f"loss is {loss_sum / max(galaxies, 1)} by step {at.step + 1} of epoch {at.epoch + 1}: "
                 "expected a finite number; look for NaN or extreme pixels and redshifts in the shards"
             )
         at.loss_sum, at.galaxies = at.loss_sum + loss_sum, at.galaxies + int(galaxies)
-        if stop:
-            distributed.stop_now()
-        if save_now:
-            self._save()
-        self.clock.lap("rest")
+        return _Seen(stop=bool(stop), save=bool(save))
 
     def _seeded(self) -> torch.Generator:
         """Seed dropout, and the augmentation's generator, by what identifies the step: nothing to save or restore."""
