@@ -31,6 +31,7 @@ from photoz.data.batches import to_device
 from photoz.data.image_set import DecodedImages
 from photoz.infer import InferSettings, infer_redshifts
 from photoz.model.bins import RedshiftBins
+from photoz.model.devices import keep_freed_memory
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.network import Network
 from photoz.model.redshift_model import ask
@@ -110,8 +111,9 @@ def training_figures(name: str, side_px: int, count: int, rounds: int) -> list[R
     return [(title, "65 %", "80 %", f"{share:.0%}"), (f"{name}: data wait", "5 %", "", f"{wait:.1%}")]
 
 
-def jpeg_shards(folder: Path, count: int, side_px: int) -> Artifact:
+def jpeg_shards(folder: Path, count: int, side_px: int, samples_per_shard: int = 1000) -> Artifact:
     """Shards of JPEG files, four fifths of them to train on."""
+    folder.mkdir()
     images, z = drawn_galaxies(count, (3, side_px, side_px), "uint8")
     (folder / "pictures").mkdir()
     for number, image in enumerate(images):
@@ -120,7 +122,7 @@ def jpeg_shards(folder: Path, count: int, side_px: int) -> Artifact:
     splits = pa.array([("train", "train", "train", "train", "val")[i % 5] for i in range(count)])
     rows = files_table(folder / "pictures", names, z_spec=pa.array(z), split=splits)
     catalog = save_catalog(folder / "store", rows, folder / "pictures")
-    return make_shards(catalog, ShardSettings(images="files", samples_per_shard=1000))
+    return make_shards(catalog, ShardSettings(images="files", samples_per_shard=samples_per_shard))
 
 
 def trains(shards: Artifact, name: str, cores: set[int], *flags: str) -> "subprocess.Popen[bytes]":
@@ -154,27 +156,27 @@ def ranks_figure(shards: Artifact, rounds: int) -> Row:
     return "2 ranks, of 2 independent processes' speed", "0.95", "0.98", f"{statistics.median(found):.2f}"
 
 
-def infer_figure(shards: Artifact, rounds: int) -> Row:
+def infer_figure(shards: Artifact, name: str, side_px: int, rounds: int) -> Row:
     """The whole infer job in this process against the network alone, on images that are decoded already."""
-    model = load(shards.store, Ref("model", "pair-0"))
+    assert not trains(shards, name, set(os.sched_getaffinity(0)), "--model", name, "--epochs", "1").wait()
+    model = load(shards.store, Ref("model", name))
     trained = load_model(model, CPU)
     images = open_shards(shards).load("train", "memory")
     settings = InferSettings(split="train", device="cpu")
     parts = np.array_split(np.arange(len(images)), -(-len(images) // settings.images_a_batch))
-    batches = [to_device(found, CPU) for found in images.batches(parts)]
+    batches = [to_device(found.copy(), CPU) for found in images.batches(parts)]
     number = iter(range(10**6))
+
+    def bare() -> None:
+        torch.set_num_threads(usable_cores())
+        ask(trained.network, batches)
 
     def job() -> None:
         infer_redshifts(model, shards, settings, Destination(shards.store, f"bench-{next(number)}"))
 
-    torch.set_num_threads(usable_cores())
-    found = alternated({"bare": lambda: ask(trained.network, batches), "job": job}, rounds)
-    return (
-        "infer job, files to Parquet, of the bare forward's speed",
-        "0.9",
-        "0.97",
-        f"{ratio(found['bare'], found['job']):.2f}",
-    )
+    found = alternated({"bare": bare, "job": job}, rounds)
+    title = f"infer, {name} {side_px}x{side_px}x3, {len(images)} JPEGs to Parquet, of the bare forward's speed"
+    return title, "0.9", "0.97", f"{ratio(found['bare'], found['job']):.2f}"
 
 
 class Pictures(Dataset[tuple[torch.Tensor, float]]):
@@ -246,16 +248,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2500)
     options = parser.parse_args()
     torch.set_num_threads(usable_cores())
+    keep_freed_memory()  # as the jobs do; the plain script has it, too
     print(f"{time.strftime('%Y-%m-%d')}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(prefix="photoz-computing-") as temporary:
         folder = Path(temporary)
-        shards = jpeg_shards(folder, options.images, 64)
+        few = jpeg_shards(folder / "few", options.images, 64)
+        many = jpeg_shards(folder / "many", 5 * options.images, 64)
+        large = jpeg_shards(folder / "large", options.images // 4, 128, 100)
         figures: list[Callable[[], list[Row]]] = [
             lambda: training_figures(MENKO2024, 128, 256, options.rounds),
             lambda: training_figures(APERTURE_CNN, 64, 2000, options.rounds),
-            lambda: [ranks_figure(shards, options.rounds)],
-            lambda: [infer_figure(shards, options.rounds)],
-            lambda: [plain_figure(shards, folder, APERTURE_CNN, 64, options.rounds)],
+            lambda: [ranks_figure(few, options.rounds)],
+            lambda: [infer_figure(large, MENKO2024, 128, options.rounds)],
+            lambda: [infer_figure(many, APERTURE_CNN, 64, options.rounds)],
+            lambda: [plain_figure(few, folder / "few", APERTURE_CNN, 64, options.rounds)],
         ]
         rows = []
         for figure in figures:

@@ -78,7 +78,7 @@ class Outcome:
 
 
 class Draft:
-    """An artifact in the making; use as a context manager. See `begin`."""
+    """An artifact in the making; use as a context manager. See `begin`. Several threads may make its pieces."""
 
     def __init__(
         self,

@@ -4,8 +4,7 @@ import io
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 
 from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
-from photoz.data import ShardBatch, ShardSet, open_shards
+from photoz.data import ShardSet, open_shards
 from photoz.data.batches import to_device
 from photoz.data.layout import ALL
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, prediction_table
 from photoz.infer.settings import InferSettings
-from photoz.model.devices import choose_device
+from photoz.model.devices import choose_device, keep_freed_memory
 from photoz.model.orientation import orientations_of
 from photoz.model.redshift_model import RedshiftModel, ask
 from photoz.model.registry import ImageShape
@@ -30,6 +29,8 @@ from photoz.ordered import in_order
 log = logging.getLogger("photoz.infer")
 
 RECIPE = 1  # raise it when the same settings come to give other bytes
+_MOST_AT_ONCE = 8  # shards: each is held decoded, and has a batch's intermediate images
+_FLOATS = ["z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "ood_score"]
 
 
 def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, dest: Destination) -> Outcome:
@@ -44,52 +45,61 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
     with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
         if draft.published:
             return draft.published
-        torch.set_num_threads(runtime.usable_cores())
+        keep_freed_memory()
         mine = draft.todo(pieces)
-        ask_about = partial(_answers, trained, settings)
+        makes = _Predictions(source, trained, settings, draft, model.payload_sha256)
         with progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies") as bar:
             started = time.monotonic()
-            with ThreadPoolExecutor(1) as writer:
-                writing: list[Future[None]] = []
-                # While one shard is computed, the next one is read and decoded and the last one written.
-                for shard in in_order(source.read_shard, mine, threads=1, ahead=1):
-                    answers = ask_about(shard.images_bchw)
-                    _wait_for(writing)
-                    writing.append(writer.submit(_write_shard, shard, answers, trained, model.payload_sha256, draft))
-                    bar.advance(len(shard.table))
-                    bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
-                _wait_for(writing)
+            for galaxies in in_order(makes.shard, mine, _share_cores(len(mine))):
+                bar.advance(galaxies)
+                bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
         return _commit(draft, source, pieces, trained, settings)
 
 
-def _wait_for(writing: "list[Future[None]]") -> None:
-    while writing:
-        writing.pop().result()
+def _share_cores(shards: int) -> int:
+    """How many shards to work on at once; each has its share of the cores.
+
+    While one waits for a disk, the store or a GPU, others compute.
+    """
+    cores = runtime.usable_cores()
+    at_once = max(1, min(cores, shards, _MOST_AT_ONCE))
+    torch.set_num_threads(max(1, cores // at_once))
+    return at_once
 
 
-def _write_shard(shard: ShardBatch, answers: Answers, trained: RedshiftModel, model_sha256: str, draft: Draft) -> None:
-    rows = prediction_table(shard.table, answers, trained.bins, model_sha256)
-    if rows["object_id"].to_pylist() != shard.table["object_id"].to_pylist():
-        raise AssertionError(f"{shard.name}: rows are not its galaxies in their order")
-    file = io.BytesIO()
-    pq.write_table(rows, file, compression="zstd", use_byte_stream_split=_FLOATS, use_dictionary=False)
-    entry = draft.put(f"{shard.name}.parquet", file.getvalue(), rows=len(rows))
-    flags = rows["flags"].to_numpy()
-    counts = {flag.name.lower(): int(((flags & flag) > 0).sum()) for flag in Flag if flag.name}
-    draft.finish_piece(shard.name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})
+@dataclass(frozen=True)
+class _Predictions:
+    """What makes the pieces. Several threads use it at once."""
 
+    source: ShardSet
+    trained: RedshiftModel
+    settings: InferSettings
+    draft: Draft
+    model_sha256: str
 
-_FLOATS = ["z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "ood_score"]
+    def shard(self, name: str) -> int:
+        """Make and keep the predictions for a shard; returns its number of galaxies."""
+        shard = self.source.read_shard(name)
+        rows = prediction_table(shard.table, self._answers(shard.images_bchw), self.trained.bins, self.model_sha256)
+        if rows["object_id"].to_pylist() != shard.table["object_id"].to_pylist():
+            raise AssertionError(f"{name}: rows are not its galaxies in their order")
+        file = io.BytesIO()
+        pq.write_table(rows, file, compression="zstd", use_byte_stream_split=_FLOATS, use_dictionary=False)
+        entry = self.draft.put(f"{name}.parquet", file.getvalue(), rows=len(rows))
+        flags = rows["flags"].to_numpy()
+        counts = {flag.name.lower(): int(((flags & flag) > 0).sum()) for flag in Flag if flag.name}
+        self.draft.finish_piece(name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})
+        return len(rows)
 
-
-def _answers(trained: RedshiftModel, settings: InferSettings, images_bchw: NDArray[np.generic]) -> Answers:
-    """PDFs and scores of a shard's images, (b, c, h, w) as stored."""
-    device = next(trained.network.parameters()).device
-    turns = orientations_of(*images_bchw.shape[2:]) if settings.tta else (0,)
-    found = ask(trained.network, _batches(images_bchw, settings.images_a_batch, device), turns)
-    flat = images_bchw.reshape(len(images_bchw), -1)
-    blank_b = (flat == flat[:, :1]).all(axis=1) | ~np.isfinite(flat).any(axis=1)
-    return Answers(trained.pdf(found.answer), trained.familiarity.score(found.features_bf), blank_b)
+    def _answers(self, images_bchw: NDArray[np.generic]) -> Answers:
+        """PDFs and scores of a shard's images, (b, c, h, w) as stored."""
+        trained = self.trained
+        device = next(trained.network.parameters()).device
+        turns = orientations_of(*images_bchw.shape[2:]) if self.settings.tta else (0,)
+        found = ask(trained.network, _batches(images_bchw, self.settings.images_a_batch, device), turns)
+        flat = images_bchw.reshape(len(images_bchw), -1)
+        blank_b = (flat == flat[:, :1]).all(axis=1) | ~np.isfinite(flat).any(axis=1)
+        return Answers(trained.pdf(found.answer), trained.familiarity.score(found.features_bf), blank_b)
 
 
 def _batches(images_bchw: NDArray[np.generic], batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:

@@ -1,5 +1,6 @@
 """Which device a job runs on, and in which precision."""
 
+import ctypes
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -8,6 +9,10 @@ import torch
 from photoz.errors import BadInput
 
 DEVICES = ("auto", "cpu", "cuda")
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_MOST = 2**31 - 1
 
 
 def choose_device(asked: str, local_rank: int = 0) -> torch.device:
@@ -26,3 +31,16 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that a network frees in every step, for the next step.
+
+    It gives them back otherwise, and the system clears each page of the next ones anew: half of the time of a step with
+    128 images of 128x128 px on a CPU (benchmarks/RESULTS.md). Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, _MOST)
+        mallopt(_M_ARENA_MAX, 1)  # other threads' arenas give memory back whatever they are told

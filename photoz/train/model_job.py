@@ -15,7 +15,7 @@ from photoz import runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome, parse_duration
 from photoz.data import ShardSet, open_shards
 from photoz.model.bins import RedshiftBins
-from photoz.model.devices import choose_device
+from photoz.model.devices import choose_device, keep_freed_memory
 from photoz.model.names import Recipe
 from photoz.model.redshift_model import RedshiftModel
 from photoz.model.registry import ImageShape, build_network, design
@@ -108,6 +108,7 @@ class _Task:
 def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     source, settings, world, device = task.source, task.settings, task.world, task.device
     torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
+    keep_freed_memory()
     train, val = (load_labelled(source, split, settings.decoded) for split in ("train", "val"))
     if settings.shuffle_labels:
         train, val = shuffled(train, settings.seed), shuffled(val, settings.seed)
