@@ -1,0 +1,250 @@
+"""Networks beside one another on images of two kinds: how good each is after the same time of training.
+
+    python -m benchmarks.networks [--galaxies 10000] [--seconds 150] [--folder build/networks]
+
+Draws the embedded sky's galaxies as 128x128x3 JPEGs, as SkyServer gives them, and as 64x64x5 stamps (u to z,
+nanomaggies). Each network trains on each kind for about so many seconds, timed on one epoch's steps before: the number
+of epochs follows, at least one. The images are simulated, so small differences say nothing about the sky.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingRegressor
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.accuracy import photoz_job
+from photoz.artifacts import Artifact, Ref, load, open_store
+from photoz.data import ImageFormat
+from photoz.data.image_set import DecodedImages
+from photoz.model.aperture_cnn import ApertureCNN, ApertureShape
+from photoz.model.bins import RedshiftBins
+from photoz.model.devices import keep_freed_memory
+from photoz.model.menko2024 import Menko2024
+from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
+from photoz.model.network import Network
+from photoz.model.redshift_model import ask
+from photoz.model.registry import ImageShape, design
+from photoz.model.scaling import InputScaling
+from photoz.runtime import World, usable_cores
+from photoz.survey.embedded.population import build_population
+from photoz.survey.embedded.render import Renderer
+from photoz.survey.embedded.request import Cutout
+from photoz.train.pixels import Pixels
+from photoz.train.run import Problem, Rules, Run
+from photoz.train.sample import Labelled
+from photoz.train.validation import Validation, validate
+
+CPU = torch.device("cpu")
+KINDS = {"128x128x3": (128, 3), "64x64x5": (64, 5)}
+TIMED_STEPS = 12
+
+Build = Callable[[InputScaling], Network]
+
+
+class PlainBlock(nn.Module):
+    """Two 3x3 convolutions with batch normalisation and a skip, halving the image."""
+
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__()
+        first = [nn.Conv2d(into, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+        self.path = nn.Sequential(*first, nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out))
+        self.skip = nn.Conv2d(into, out, 1, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(self.skip(x) + self.path(x))
+
+
+class PlainResNet(Network):
+    """Residual blocks with batch normalisation on the stretched image, pooled, and a PDF head: the usual choice."""
+
+    def __init__(self, scaling: InputScaling, bins: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.light = ApertureCNN(scaling, ApertureShape(64, 64, bins, 1, 0.0, (1.0,))).light
+        self.stem = nn.Conv2d(scaling.channels, widths[0], 5, 2, 2)
+        self.blocks = nn.Sequential(*(PlainBlock(a, b) for a, b in pairwise((widths[0], *widths))))
+        self.head = nn.Linear(widths[-1], bins)
+
+    def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        pixels_bchw: torch.Tensor = self.blocks(functional.relu(self.stem(self.light.stretched(images_bchw))))
+        return pixels_bchw.mean((2, 3))
+
+    def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
+        logits_mbz: torch.Tensor = self.head(features_bf)[None]
+        return logits_mbz
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One kind of images, by split, with redshifts."""
+
+    images: dict[str, DecodedImages]
+    z_spec: dict[str, NDArray[np.float64]]
+
+
+def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str, tuple[Recipe, Build]]:
+    """Each network's recipe, and how it is built from the scaling."""
+    ours, reference = recipe_for(APERTURE_CNN, galaxies), recipe_for(MENKO2024, galaxies)
+    sizes = ApertureShape.from_json(design(APERTURE_CNN, shape, bins, ours))
+    plain = replace(ours, members=1, learning_rate=2e-3)
+
+    def aperture(**changes: Any) -> Build:
+        return lambda scaling: ApertureCNN(scaling, replace(sizes, **changes))
+
+    return {
+        "aperture-cnn (the default)": (ours, aperture()),
+        "the same, trunk 8, 16, 32 wide": (ours, aperture(widths=(8, 16, 32))),
+        "the same, trunk 32, 64, 128 wide": (ours, aperture(widths=(32, 64, 128))),
+        "the same, one member": (ours, aperture(members=1)),
+        "residual network, 16 to 128 wide": (plain, lambda s: PlainResNet(s, bins.count, (16, 32, 64, 128))),
+        "residual network, 32 to 256 wide": (plain, lambda s: PlainResNet(s, bins.count, (32, 64, 128, 256))),
+        "menko2024": (reference, Menko2024),
+    }
+
+
+def trained(sample: Sample, recipe: Recipe, build: Build, seconds: float) -> list[str]:
+    """Train for about so long; returns the row's cells."""
+    train = sample.images["train"]
+    bins = RedshiftBins.covering(sample.z_spec["train"], 200)
+    some = train.take_bchw(np.arange(0, len(train), max(1, len(train) // 2048)))
+    pixels = {name: Pixels(Labelled(sample.images[name], sample.z_spec[name]), CPU) for name in ("train", "val")}
+
+    def run(epochs: int, train: Pixels) -> Run:
+        torch.manual_seed(0)
+        network = build(InputScaling.of(some))
+        network.prepare(torch.from_numpy(np.ascontiguousarray(some)))
+        problem = Problem(train, pixels["val"], bins, replace(recipe, epochs=epochs), 0, CPU, World())
+        found = Run(problem, network, lambda state: None, Rules(1e9))
+        found.train()
+        return found
+
+    count = min(TIMED_STEPS * recipe.batch_size, len(train))
+    first = DecodedImages(train.stored[:count], train.table[:count], train.image)
+    short = run(2, Pixels(Labelled(first, sample.z_spec["train"][:count]), CPU))
+    rate = short.progress.timings[-1]["train_images_per_s"]
+    epochs = max(1, round(seconds * rate / len(train)))
+    done = run(epochs, pixels["train"])
+    rate = statistics.median(row["train_images_per_s"] for row in done.progress.timings)
+    tested = score(done, sample, bins)
+    parameters = sum(parameter.numel() for parameter in done.network.parameters())
+    taken = sum(row["seconds"] for row in done.progress.timings)
+    crps = "" if tested.crps is None else f"{tested.crps:.5f}"
+    cells = [f"{parameters:,}", f"{rate:.0f}", f"{epochs}", f"{taken:.0f}"]
+    return [*cells, f"{tested.sigma_mad:.4f}", f"{tested.outliers:.3f}", crps]
+
+
+def score(run: Run, sample: Sample, bins: RedshiftBins) -> Validation:
+    """The best epoch's weights on the test split."""
+    images = sample.images["test"]
+    batches = (torch.from_numpy(part) for part in images.batches(np.array_split(np.arange(len(images)), 20)))
+    return validate(ask(run.best_network(), batches).answer, bins, sample.z_spec["test"], 0.0)
+
+
+def trees(catalog: pa.Table, bands: str) -> float:
+    """sigma_mad of gradient boosting on magnitudes, trained on train and val."""
+    features = np.column_stack([catalog[f"mag_{band}"].to_numpy() for band in bands])
+    split, z = catalog["split"].to_numpy(), catalog["z_spec"].to_numpy()
+    model = HistGradientBoostingRegressor(random_state=0).fit(features[split != "test"], z[split != "test"])
+    z = z[split == "test"]
+    dz = (model.predict(features[split == "test"]) - z) / (1 + z)
+    return float(1.4826 * np.median(np.abs(dz - np.median(dz))))
+
+
+@lru_cache(maxsize=1)
+def renderer() -> Renderer:
+    """The embedded sky, in this process."""
+    population = build_population()
+    return Renderer(population.objects, population.shapes, 0)
+
+
+def drawn(kind: str, position: tuple[float, float]) -> NDArray[np.generic]:
+    """One image as its decoder gives it: (h, w, c) levels, or (c, h, w) nanomaggies."""
+    side_px, _ = KINDS[kind]
+    cutout = Cutout(*position, width=side_px, height=side_px)
+    if kind == "64x64x5":
+        return renderer().ugriz(cutout).astype(np.float32)
+    return np.asarray(simplejpeg.decode_jpeg(renderer().jpeg(cutout)))
+
+
+def draw_all(kind: str, catalog: pa.Table, folder: Path) -> NDArray[np.generic]:
+    """All images of a kind, drawn once and kept in the folder."""
+    path = folder / f"{kind}.npy"
+    if not path.exists():
+        positions = zip(catalog["ra"].to_pylist(), catalog["dec"].to_pylist(), strict=True)
+        with ProcessPoolExecutor(usable_cores()) as pool:
+            found = list(pool.map(drawn, [kind] * len(catalog), positions, chunksize=50))
+        np.save(path, np.stack(found))
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def sample_of(kind: str, catalog: pa.Table, folder: Path) -> Sample:
+    """Images and redshifts by split."""
+    side_px, channels = KINDS[kind]
+    stored = draw_all(kind, catalog, folder)
+    split, z = catalog["split"].to_numpy(), catalog["z_spec"].to_numpy()
+    images, redshifts = {}, {}
+    for name in ("train", "val", "test"):
+        rows = np.flatnonzero(split == name)
+        layout = ImageFormat(
+            format="npy" if channels == 5 else "jpg",
+            channels=channels,
+            height=side_px,
+            width=side_px,
+            dtype=str(stored.dtype),
+            source="files",
+        )
+        images[name] = DecodedImages(stored[rows], catalog.take(rows), layout)
+        redshifts[name] = np.asarray(z[rows], np.float64)
+    return Sample(images, redshifts)
+
+
+def galaxies(folder: Path, count: int) -> pa.Table:
+    """The embedded sky's catalogue, as the job makes it."""
+    store = str((folder / "store").absolute())
+    photoz_job("catalog", "--store", store, "--survey", "embedded", "--name", "networks", "--limit", str(count))
+    catalog: Artifact = load(open_store(store), Ref("catalog", "networks"))
+    return catalog.table("catalog.parquet")
+
+
+def main() -> None:
+    """Measure, and print a table for each kind of images."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--galaxies", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=150.0)
+    parser.add_argument("--folder", type=Path, default=Path("build/networks"))
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(usable_cores())
+    keep_freed_memory()
+    catalog = galaxies(options.folder, options.galaxies)
+    for kind, (side_px, channels) in KINDS.items():
+        sample = sample_of(kind, catalog, options.folder)
+        counts = {name: len(images) for name, images in sample.images.items()}
+        print(f"\n{time.strftime('%Y-%m-%d')}, {torch.get_num_threads()} cores, {kind}, {counts}\n")
+        print("| network | parameters | images/s | epochs | seconds | sigma_mad | outliers | CRPS |")
+        print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+        bins = RedshiftBins.covering(sample.z_spec["train"], 200)
+        shape = ImageShape(channels, side_px, side_px)
+        for name, (recipe, build) in candidates(shape, bins, counts["train"]).items():
+            cells = trained(sample, recipe, build, options.seconds)
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        bands = "ugriz" if channels == 5 else "gri"
+        print(f"| gradient boosting on {', '.join(bands)} | | | | | {trees(catalog, bands):.4f} | | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
