@@ -1,5 +1,6 @@
 """What every backend of the object store must do; run on a folder and on a real S3 server."""
 
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from photoz.artifacts import open_store
 from photoz.artifacts.probe import check_conditional_create
 from photoz.artifacts.store import NoSuchKey, Store
-from photoz.errors import BadFormat
+from photoz.errors import BadFormat, BadInput
 
 # No key is a folder of another: a file system can't hold both, and the store layout never asks for it.
 KEYS = st.sampled_from(["aa", "a/b", "a/b.json", "a-b/c", "a.b", "b/v1/manifest.json", "b/v10/m", "b/v2/m"])
@@ -119,3 +121,20 @@ def test_writing_beside_a_delete_that_empties_the_folder_never_fails(store: Stor
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(come_and_go, range(4)))
     assert list(store.list("")) == []
+
+
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mkdir finds a folder; before it looks what it has found, another process's delete has removed it."""
+    make, times = os.mkdir, iter(range(3))
+
+    def found_then_gone(path: str, *mode: int) -> None:
+        if next(times, None) is not None:
+            raise FileExistsError(path)
+        make(path, *mode)
+
+    store = open_store(str(tmp_path / "store"))
+    monkeypatch.setattr(os, "mkdir", found_then_gone)
+    store.put("a/b", b"here")
+    assert store.get("a/b") == b"here"
+    with pytest.raises(BadInput, match="the store needs a folder of its own"):
+        store.put("a/b/c", b"there")

@@ -121,10 +121,13 @@ class FileStore:
 
 
 def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", str(folder)) from error
+    while True:
+        try:
+            return folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
+                raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed") from error
+            # A folder stood there, and another process's `delete` has removed it before mkdir looked what it is.
 
 
 def _write_durably(path: Path, source: bytes | Path) -> None:
