@@ -28,6 +28,16 @@ shown_paths() {
 	done
 }
 
+# Containers refuse to show a folder that is not there; on a host's own disk, that is each host's to make.
+make_folders() {
+	local path folders=()
+	for path in "${PHOTOZ_STORE#file://}" "${PHOTOZ_CACHE:-}"; do
+		[[ $path != /* ]] || folders+=("$path")
+	done
+	# What can't be made is named by the container's own error.
+	[[ $SITE_RUNTIME == none || ${#folders[@]} == 0 ]] || srun --cpus-per-task=1 mkdir -p -- "${folders[@]}" || :
+}
+
 # Set `step`, options for srun, and `inside`, the words before a command that put it into the container.
 choose_runtime() {
 	local path paths gpus=${SLURM_GPUS_ON_NODE:-0}
@@ -64,6 +74,7 @@ choose_runtime() {
 run_job() {
 	local code
 	choose_runtime
+	make_folders
 	# srun takes no --cpus-per-task over from sbatch. When a host is done or has failed, the others get a minute to
 	# find their own exit code; ended at once they could not say that the input was bad.
 	srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=60 "${step[@]}" "${inside[@]}" "$@" &
