@@ -50,8 +50,8 @@ from photoz.train.sample import Labelled
 from photoz.train.validation import Validation, validate
 
 CPU = torch.device("cpu")
-KINDS = {"128x128x3": (128, 3), "64x64x5": (64, 5)}
-TIMED_STEPS = 12
+KINDS = {"64x64x5": (64, 5), "128x128x3": (128, 3)}
+TIMED_STEPS = 6
 
 Build = Callable[[InputScaling], Network]
 
