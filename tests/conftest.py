@@ -1,7 +1,9 @@
 import os
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import boto3
@@ -18,6 +20,11 @@ hypothesis.settings.register_profile("photoz", deadline=None)
 hypothesis.settings.load_profile("photoz")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A file's bytes are no name: some differ each time they are made, and workers must collect the same tests."""
+    return argname if isinstance(val, bytes) and len(val) > 40 else None
 
 
 @pytest.fixture(scope="session")
@@ -59,14 +66,14 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def docker() -> Iterator[Docker]:
-    """A Docker daemon of the tests' own, whose images stay in the folder TEST_IMAGES."""
-    folder = os.environ.get("TEST_IMAGES")
-    if not folder:
-        pytest.skip("building images takes minutes: `make test-images` does it")
+    """A Docker daemon of the tests' own. Its images stay in the folder TEST_IMAGES, or go with the session."""
     if reason := why_not():
         pytest.skip(reason)
-    with running_docker(Path(folder).absolute()) as engine:
-        yield engine
+    folder = os.environ.get("TEST_IMAGES")
+    with ExitStack() as stack:
+        if not folder:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="photoz-docker-"))
+        yield stack.enter_context(running_docker(Path(folder).absolute()))
 
 
 @pytest.fixture(scope="session")

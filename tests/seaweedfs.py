@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -21,14 +22,21 @@ _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now, and whose gRPC twins (port + 10000) are valid."""
+    """Ports that nothing listens on now, nor on their gRPC twins (port + 10000).
+
+    Both lie below the ports that the system deals out to connections (32768 and up), or one of those might take a twin
+    before the server does.
+    """
     with ExitStack() as stack:
         ports: list[int] = []
         while len(ports) < count:
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            if (port := listener.getsockname()[1]) < 55_000:
-                ports.append(port)
+            port = random.SystemRandom().randrange(10_240, 22_000)
+            try:
+                for number in (port, port + 10_000):
+                    stack.enter_context(socket.socket()).bind(("", number))
+            except OSError:
+                continue
+            ports.append(port)
         return ports
 
 
@@ -60,6 +68,7 @@ def running_seaweedfs(folder: Path, address: str = "127.0.0.1") -> Iterator[str]
     try:
         _wait_until_ready(endpoint, server, folder / "weed.log")
         yield endpoint
+        assert server.poll() is None, f"SeaweedFS ended by itself: {(folder / 'weed.log').read_text()[-2000:]}"
     finally:
         server.send_signal(signal.SIGTERM)
         try:

@@ -17,7 +17,11 @@ from tests.docker_engine import DOCKER, Docker
 from tests.images import CPU_IMAGE, ROOT
 from tests.test_manifests import JOBS, compose_settings
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(1500),
+    pytest.mark.xdist_group("docker"),  # one daemon and one build for all, where pytest runs with --dist loadgroup
+]
 
 FILE = ROOT / "containers/compose.yaml"
 LIMIT_S = 1200

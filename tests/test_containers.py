@@ -14,7 +14,11 @@ from photoz.artifacts import KINDS, Ref, load, open_store, upkeep
 from tests.docker_engine import DOCKER, Docker
 from tests.images import CPU_IMAGE, ROOT
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(1500),
+    pytest.mark.xdist_group("docker"),  # one daemon and one build for all, where pytest runs with --dist loadgroup
+]
 
 CALLER = 4321  # no user of the machine's, nor of the image's
 CONFINED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none"]

@@ -18,7 +18,11 @@ from tests.pods import Cluster, JobRun
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY
 from tests.test_chain import photoz_job
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(1500),
+    pytest.mark.xdist_group("docker"),  # one daemon and one build for all, where pytest runs with --dist loadgroup
+]
 
 SMALL = {"PHOTOZ_LIMIT": "240", "PHOTOZ_EPOCHS": "2", "PHOTOZ_BATCH_SIZE": "32", "PHOTOZ_SAMPLES_PER_SHARD": "20"}
 CHAIN_LIMIT_S = 1200
