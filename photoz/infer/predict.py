@@ -1,15 +1,14 @@
 """Shard by shard: decode, ask the model, write rows. A shard is the piece that a stopped job keeps."""
 
-import io
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
@@ -17,7 +16,7 @@ from photoz.data import ShardSet, open_shards
 from photoz.data.batches import to_device
 from photoz.data.layout import ALL
 from photoz.errors import BadInput
-from photoz.infer.rows import Answers, Flag, prediction_table
+from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
 from photoz.infer.settings import InferSettings
 from photoz.model.devices import choose_device, keep_freed_memory
 from photoz.model.orientation import orientations_of
@@ -28,9 +27,8 @@ from photoz.ordered import in_order
 
 log = logging.getLogger("photoz.infer")
 
-RECIPE = 1  # raise it when the same settings come to give other bytes
+RECIPE = 2  # raise it when the same settings come to give other bytes
 _MOST_AT_ONCE = 8  # shards: each is held decoded, and has a batch's intermediate images
-_FLOATS = ["z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "ood_score"]
 
 
 def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, dest: Destination) -> Outcome:
@@ -48,7 +46,9 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
         keep_freed_memory()
         mine = draft.todo(pieces)
         makes = _Predictions(source, trained, settings, draft, model.payload_sha256)
-        with progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies") as bar:
+        bar_of = progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies")
+        # numpy's own threads would wait for work in a loop, on cores that other shards need
+        with bar_of as bar, threadpool_limits(1, user_api="blas"):
             started = time.monotonic()
             for galaxies in in_order(makes.shard, mine, _share_cores(len(mine))):
                 bar.advance(galaxies)
@@ -83,9 +83,7 @@ class _Predictions:
         rows = prediction_table(shard.table, self._answers(shard.images_bchw), self.trained.bins, self.model_sha256)
         if rows["object_id"].to_pylist() != shard.table["object_id"].to_pylist():
             raise AssertionError(f"{name}: rows are not its galaxies in their order")
-        file = io.BytesIO()
-        pq.write_table(rows, file, compression="zstd", use_byte_stream_split=_FLOATS, use_dictionary=False)
-        entry = self.draft.put(f"{name}.parquet", file.getvalue(), rows=len(rows))
+        entry = self.draft.put(f"{name}.parquet", as_parquet(rows), rows=len(rows))
         flags = rows["flags"].to_numpy()
         counts = {flag.name.lower(): int(((flags & flag) > 0).sum()) for flag in Flag if flag.name}
         self.draft.finish_piece(name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})
@@ -96,10 +94,22 @@ class _Predictions:
         trained = self.trained
         device = next(trained.network.parameters()).device
         turns = orientations_of(*images_bchw.shape[2:]) if self.settings.tta else (0,)
-        found = ask(trained.network, _batches(images_bchw, self.settings.images_a_batch, device), turns)
-        flat = images_bchw.reshape(len(images_bchw), -1)
-        blank_b = (flat == flat[:, :1]).all(axis=1) | ~np.isfinite(flat).any(axis=1)
-        return Answers(trained.pdf(found.answer), trained.familiarity.score(found.features_bf), blank_b)
+        batch_size = self.settings.images_a_batch(device.type, int(np.prod(images_bchw.shape[1:])))
+        found = ask(trained.network, _batches(images_bchw, batch_size, device), turns)
+        scores_b = trained.familiarity.score(found.features_bf)
+        return Answers(trained.pdf(found.answer), scores_b, _are_blank(images_bchw))
+
+
+def _are_blank(images_bchw: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Which images have one value throughout, or none that is finite. Few get past their first row."""
+    blank_b = _have_one_value(images_bchw[:, :, :1])
+    blank_b[blank_b] = _have_one_value(images_bchw[blank_b])
+    return blank_b
+
+
+def _have_one_value(images_bchw: NDArray[np.generic]) -> NDArray[np.bool_]:
+    same_b = (images_bchw == images_bchw[:, :1, :1, :1]).all(axis=(1, 2, 3))
+    return np.asarray(same_b | ~np.isfinite(images_bchw).any(axis=(1, 2, 3)))
 
 
 def _batches(images_bchw: NDArray[np.generic], batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:

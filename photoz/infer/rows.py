@@ -3,12 +3,15 @@
 Legend: b galaxy, z redshift bin, e = z + 1 bin edges.
 """
 
+import io
 import json
 from dataclasses import dataclass
 from enum import IntFlag
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from photoz.model.bins import RedshiftBins
@@ -16,6 +19,7 @@ from photoz.model.pdf import point_estimates
 
 Floats = NDArray[np.float64]
 
+_FLOATS = ["z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "ood_score"]
 OOD_LIMIT = 1.5  # normal images rarely reach it: 1 is what 1 in 100 validation galaxies exceed
 
 
@@ -70,7 +74,15 @@ def prediction_table(index: pa.Table, answers: Answers, bins: RedshiftBins, mode
 
 def as_stored(pdf_bz: Floats) -> NDArray[np.float16]:
     """PDFs as float16, which keeps each mass to one part in 2,000: sums are 1 within as much."""
-    return np.asarray(pdf_bz / pdf_bz.sum(axis=1, keepdims=True), np.float16)
+    masses_bz = torch.from_numpy(pdf_bz / pdf_bz.sum(axis=1, keepdims=True))
+    return np.asarray(masses_bz.to(torch.float16).numpy())  # several times faster than numpy's own conversion
+
+
+def as_parquet(rows: pa.Table) -> bytes:
+    """The rows as a Parquet file."""
+    file = io.BytesIO()
+    pq.write_table(rows, file, compression="zstd", use_byte_stream_split=_FLOATS, use_dictionary=False)
+    return file.getvalue()
 
 
 def prediction_schema(bins: RedshiftBins, model_sha256: str) -> pa.Schema:

@@ -6,7 +6,8 @@ from typing import Literal
 from photoz.errors import BadInput
 from photoz.settings import setting
 
-_DEFAULT_BATCH = 512
+_GPU_BATCH = 512
+_CPU_BATCH_VALUES = 800_000  # what is computed of so many stays in a core's cache; fewer, and the calls themselves show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,11 @@ class InferSettings:
     split: Literal["test", "val", "train", "all"] | None = setting(
         None, "Galaxies to predict (default: test where the shards have it, else all)."
     )
-    batch_size: int | None = setting(None, "Images a batch; it changes speed and memory, not results.", metavar="N")
+    batch_size: int | None = setting(
+        None,
+        "Images a batch (default: by device and image size); it changes speed and memory, not results.",
+        metavar="N",
+    )
     tta: bool = setting(
         False, "Test-time augmentation: the mean PDF over each image's flips and quarter turns, at 8 times the work."
     )
@@ -30,7 +35,7 @@ class InferSettings:
         if self.device not in ("auto", "cpu", "cuda"):
             raise BadInput(f"--device {self.device}: expected auto, cpu or cuda")
 
-    @property
-    def images_a_batch(self) -> int:
-        """The batch size to use."""
-        return self.batch_size or _DEFAULT_BATCH
+    def images_a_batch(self, device: str, image_values: int) -> int:
+        """The batch size to use for images of so many values, all channels together."""
+        by_device = max(2, _CPU_BATCH_VALUES // image_values) if device == "cpu" else _GPU_BATCH
+        return self.batch_size or by_device

@@ -58,8 +58,8 @@ class AperturePhotometry(nn.Module):
         super().__init__()
         radii_k1 = torch.tensor(shape.radii_px)[:, None]
         weights_kp = torch.exp(-0.5 * _radius_squared(shape.height, shape.width).flatten() / radii_k1**2)
-        self.register_buffer("weights_pk", (weights_kp / weights_kp.sum(1, keepdim=True)).T.contiguous(), False)
-        self.weights_pk: torch.Tensor
+        self.register_buffer("weights_kp", weights_kp / weights_kp.sum(1, keepdim=True), persistent=False)
+        self.weights_kp: torch.Tensor
         self.faintest = self.FAINTEST if light.levels else 0.3
         apertures = len(shape.radii_px)
         per_plane = channels * apertures + (channels - 1) * apertures + channels * (apertures - 1)
@@ -73,7 +73,7 @@ class AperturePhotometry(nn.Module):
         """Features before they are standardised, (b, f)."""
         found = []
         for plane_bchw in planes:
-            flux_bck = plane_bchw.flatten(2) @ self.weights_pk
+            flux_bck = functional.linear(plane_bchw.flatten(2), self.weights_kp)
             magnitude_bck = torch.asinh(flux_bck / self.faintest)
             colour = magnitude_bck[:, 1:] - magnitude_bck[:, :-1]
             growth = magnitude_bck[:, :, 1:] - magnitude_bck[:, :, :-1]
@@ -168,9 +168,10 @@ class ApertureCNN(Network):
 
     def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """What the members see, (b, f): photometry, then the trunk's pooled planes."""
+        signal_bchw = self.light.signal(images_bchw)
         with torch.autocast(images_bchw.device.type, enabled=False):  # magnitudes need more than bfloat16's 8 bits
-            photometry_bf = self.photometry(self.light.linear(self.light.signal(images_bchw)))
-        return torch.cat([photometry_bf, self.trunk(self.light.stretched(images_bchw))], 1)
+            photometry_bf = self.photometry(self.light.linear(signal_bchw))
+        return torch.cat([photometry_bf, self.trunk(self.light.standardised(signal_bchw))], 1)
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
         """Logits (m, b, z) from features."""

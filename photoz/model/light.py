@@ -34,15 +34,22 @@ class Light(nn.Module):
         return 1 + len(self.softenings) if self.levels else 1
 
     def stretched(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """Standardised planes for convolutions, (b, c, h, w) float32."""
-        signal_bchw = self.signal(images_bchw)
+        """Standardised planes for convolutions, (b, c, h, w) float32, channels last."""
+        return self.standardised(self.signal(images_bchw))
+
+    def standardised(self, signal_bchw: torch.Tensor) -> torch.Tensor:
+        """The same, from a signal that is there already."""
         if not self.levels:
             signal_bchw = torch.asinh(signal_bchw / STRETCH_SOFTENING)
-        return (signal_bchw - self.mean) / self.std
+        return ((signal_bchw - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def signal(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """Levels from 0 to 1, or flux in units of the pixel noise. A masked pixel (NaN) counts as sky."""
-        signal_bchw = (images_bchw.float() - self.sky) / self.noise
+        """Levels from 0 to 1, or flux in units of the pixel noise, plane by plane in memory.
+
+        A masked pixel (NaN) counts as sky.
+        """
+        planes_bchw = images_bchw.to(torch.float32, memory_format=torch.contiguous_format)
+        signal_bchw = (planes_bchw - self.sky) / self.noise
         return signal_bchw if self.levels else signal_bchw.nan_to_num(0.0, 0.0, 0.0)
 
     def linear(self, signal_bchw: torch.Tensor) -> list[torch.Tensor]:
