@@ -1,8 +1,13 @@
 """Batches on a device. Apart from the rest so that reading tables and shards does not import torch."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+_DEVICE_SHARE = 0.5  # of a GPU's free memory; the rest is for the network
 
 
 def to_device(images_bchw: NDArray[np.generic], device: torch.device) -> torch.Tensor:
@@ -10,7 +15,46 @@ def to_device(images_bchw: NDArray[np.generic], device: torch.device) -> torch.T
 
     Conversion to float and augmentation belong on the device: bytes are a quarter of the traffic.
     """
-    batch = torch.from_numpy(images_bchw)
-    if device.type == "cuda":
-        batch = batch.pin_memory()
-    return batch.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    return _sent(images_bchw, device).contiguous(memory_format=torch.channels_last)
+
+
+def numbers_on(device: torch.device, indices: NDArray[np.integer[Any]]) -> torch.Tensor:
+    """Indices on `device`; a GPU is not waited for."""
+    return _sent(indices, device)
+
+
+def _sent(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    # From memory that the system may move, a copy to a GPU would wait for what the GPU is doing.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def on_device(batches: Iterable[NDArray[np.generic]], device: torch.device) -> Iterator[torch.Tensor]:
+    """to_device of each batch, in order. To a GPU each is copied while the one before it is computed on."""
+    if device.type != "cuda":
+        for images_bchw in batches:
+            yield to_device(images_bchw, device)
+        return
+    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: tuple[torch.Tensor, torch.cuda.Event] | None = None
+    for images_bchw in batches:
+        with torch.cuda.stream(copies):
+            copied = to_device(images_bchw, device), copies.record_event()
+        if ahead:
+            yield _arrived(*ahead)
+        ahead = copied
+    if ahead:
+        yield _arrived(*ahead)
+
+
+def _arrived(batch: torch.Tensor, copied: torch.cuda.Event) -> torch.Tensor:
+    """A batch that the current stream may use once its copy is done, and whose memory stays until that use is over."""
+    here = torch.cuda.current_stream(batch.device)
+    here.wait_event(copied)
+    batch.record_stream(here)
+    return batch
+
+
+def fits_on(device: torch.device, wanted: int) -> bool:
+    """Whether `wanted` bytes of images may stay on a GPU. Never on a CPU: they are in its memory anyway."""
+    return device.type == "cuda" and wanted <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]

@@ -28,6 +28,7 @@ MOST_SHARD_BYTES = 2**35  # of one shard's decoded images
 _PLACES = {
     "memory": "decoded once into {:.2g} GB of memory",
     "disk": "decoded once into a cache file of {:.2g} GB",
+    "device": "decoded once and kept on the GPU, {:.2g} GB",
     "never": "read from the shards each time, for {:.2g} GB of decoded images are too many to keep",
 }
 _INDEX_READERS = 8  # small files from an object store: latency, not work
@@ -73,17 +74,37 @@ class ShardSet:
             )
         return rows
 
+    def count(self, split: str = ALL) -> int:
+        """Number of samples in a split, from the manifest alone."""
+        return sum(map(self.samples, self.shard_names(split)))
+
     def table(self, split: str = ALL, columns: Sequence[str] | None = None) -> pa.Table:
         """Index rows of a split in shard order (all catalogue columns, or `columns`); tars are not touched."""
         names = self.shard_names(split)
-        tables = in_order(lambda name: self._index(name, columns), names, min(_INDEX_READERS, len(names)))
+        tables = in_order(lambda name: self.rows(name, columns), names, min(_INDEX_READERS, len(names)))
         return pa.concat_tables(list(tables)).combine_chunks()
+
+    def rows(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Index rows of one shard: all catalogue columns, or `columns`."""
+        table = self.artifact.table(index_name(shard), columns)
+        return table if columns else table.drop_columns(list(MEMBER_COLUMNS))
 
     def read_shard(self, shard: str) -> ShardBatch:
         """Decode one shard. Raises BadFormat if the tar does not hold what its index says."""
+        return ShardBatch(shard, self.images(shard), self.rows(shard))
+
+    def images(self, shard: str) -> NDArray[np.generic]:
+        """One shard's images, (b, c, h, w), in index order; see read_shard."""
         out = np.empty((self.samples(shard), *stored_shape(self.image)), self.image.dtype)
         self.read_images(shard, out)
-        return ShardBatch(shard, as_bchw(out, self.image), self._index(shard))
+        return as_bchw(out, self.image)
+
+    def members(self, shard: str) -> list[bytes]:
+        """One shard's images as they are stored, for whoever decodes them elsewhere."""
+        with self.artifact.local(tar_name(shard)) as path:
+            tar = path.read_bytes()
+        found = self._members(shard, self.samples(shard), len(tar))
+        return [tar[start : start + length] for start, length in zip(found.offsets, found.lengths, strict=True)]
 
     def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
         """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
@@ -93,14 +114,13 @@ class ShardSet:
 
     def load(self, split: str, place: Place | Literal["auto"] = "auto") -> Images:
         """A split's images, decoded once into memory or a file of the cache, or never; "auto" goes by their size."""
-        counts = [self.samples(name) for name in self.shard_names(split)]
-        shape = (sum(counts), *stored_shape(self.image))
+        shape = (self.count(split), *stored_shape(self.image))
         size = math.prod(shape) * np.dtype(self.image.dtype).itemsize
         if place == "auto":
             place = choose_place(size)
-        log.info("%s: %d images, %s", split, sum(counts), _PLACES[place].format(size / 1e9))
+        log.info("%s: %d images, %s", split, shape[0], _PLACES[place].format(size / 1e9))
         table = self.table(split)
-        if place == "never":
+        if place in ("device", "never"):
             return StreamedImages(self._locations(split), table, self.image, self._held)
         identity = f"{self.artifact.payload_sha256[:32]}-{split}"
         stored = decoded(place, lambda out: self._decode(split, out), shape, self.image.dtype, identity)
@@ -135,10 +155,6 @@ class ShardSet:
         if len(index) != count:
             raise BadFormat(f"{self.artifact.ref}: {index_name(shard)} has {len(index)} rows, not {count}")
         return Members.of(f"{self.artifact.ref}: {shard}", index, tar_bytes)
-
-    def _index(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-        table = self.artifact.table(index_name(shard), columns)
-        return table if columns else table.drop_columns(list(MEMBER_COLUMNS))
 
 
 def open_shards(artifact: Artifact) -> ShardSet:

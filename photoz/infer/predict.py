@@ -1,19 +1,20 @@
 """Shard by shard: decode, ask the model, write rows. A shard is the piece that a stopped job keeps."""
 
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
-from photoz.data.batches import to_device
+from photoz.data.batches import on_device
+from photoz.data.gpu_jpeg import MEASURED_ON, Decode, decoded_by, gpu_decoder
 from photoz.data.layout import ALL
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
@@ -45,7 +46,8 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
             return draft.published
         keep_freed_memory()
         mine = draft.todo(pieces)
-        makes = _Predictions(source, trained, settings, draft, model.payload_sha256)
+        decode = gpu_decoder(source.image, device, lambda: source.members(mine[0])[:MEASURED_ON]) if mine else None
+        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, decode)
         bar_of = progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies")
         # numpy's own threads would wait for work in a loop, on cores that other shards need
         with bar_of as bar, threadpool_limits(1, user_api="blas"):
@@ -76,12 +78,14 @@ class _Predictions:
     settings: InferSettings
     draft: Draft
     model_sha256: str
+    device: torch.device
+    decode: Decode | None  # of JPEGs on a GPU, where that is faster
 
     def shard(self, name: str) -> int:
         """Make and keep the predictions for a shard; returns its number of galaxies."""
-        shard = self.source.read_shard(name)
-        rows = prediction_table(shard.table, self._answers(shard.images_bchw), self.trained.bins, self.model_sha256)
-        if rows["object_id"].to_pylist() != shard.table["object_id"].to_pylist():
+        index = self.source.rows(name)
+        rows = prediction_table(index, self._answers(name), self.trained.bins, self.model_sha256)
+        if rows["object_id"].to_pylist() != index["object_id"].to_pylist():
             raise AssertionError(f"{name}: rows are not its galaxies in their order")
         entry = self.draft.put(f"{name}.parquet", as_parquet(rows), rows=len(rows))
         flags = rows["flags"].to_numpy()
@@ -89,34 +93,51 @@ class _Predictions:
         self.draft.finish_piece(name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})
         return len(rows)
 
-    def _answers(self, images_bchw: NDArray[np.generic]) -> Answers:
-        """PDFs and scores of a shard's images, (b, c, h, w) as stored."""
-        trained = self.trained
-        device = next(trained.network.parameters()).device
-        turns = orientations_of(*images_bchw.shape[2:]) if self.settings.tta else (0,)
-        batch_size = self.settings.images_a_batch(device.type, int(np.prod(images_bchw.shape[1:])))
-        found = ask(trained.network, _batches(images_bchw, batch_size, device), turns)
+    def _answers(self, name: str) -> Answers:
+        """PDFs and scores of a shard's images."""
+        trained, image = self.trained, self.source.image
+        turns = orientations_of(image.height, image.width) if self.settings.tta else (0,)
+        blank: list[torch.Tensor] = []
+
+        def looked_at() -> Iterator[torch.Tensor]:
+            for images_bchw in self._batches(name):
+                blank.append(are_blank(images_bchw))
+                yield images_bchw
+
+        found = ask(trained.network, looked_at(), turns)
         scores_b = trained.familiarity.score(found.features_bf)
-        return Answers(trained.pdf(found.answer), scores_b, _are_blank(images_bchw))
+        return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy())
+
+    def _batches(self, name: str) -> Iterator[torch.Tensor]:
+        """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
+        size = self.settings.images_a_batch(self.device.type, math.prod(self.source.image.shape))
+        parts = [slice(at, at + size) for at in range(0, self.source.samples(name), size)]
+        if self.decode is None:
+            images_bchw = self.source.images(name)
+            yield from on_device((images_bchw[part] for part in _until_stopped(parts)), self.device)
+            return
+        members = self.source.members(name)
+        for part in _until_stopped(parts):
+            here = partial(lambda part: self.source.images(name)[part], part)
+            yield decoded_by(self.decode, members[part], here, self.device)
 
 
-def _are_blank(images_bchw: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Which images have one value throughout, or none that is finite. Few get past their first row."""
+def _until_stopped(parts: Iterable[slice]) -> Iterator[slice]:
+    for part in parts:
+        runtime.check_stop()
+        yield part
+
+
+def are_blank(images_bchw: torch.Tensor) -> torch.Tensor:
+    """Which images have one value throughout, or none that is finite, (b,). Few get past their first row."""
     blank_b = _have_one_value(images_bchw[:, :, :1])
-    blank_b[blank_b] = _have_one_value(images_bchw[blank_b])
+    blank_b[blank_b.clone()] = _have_one_value(images_bchw[blank_b])
     return blank_b
 
 
-def _have_one_value(images_bchw: NDArray[np.generic]) -> NDArray[np.bool_]:
-    same_b = (images_bchw == images_bchw[:, :1, :1, :1]).all(axis=(1, 2, 3))
-    return np.asarray(same_b | ~np.isfinite(images_bchw).any(axis=(1, 2, 3)))
-
-
-def _batches(images_bchw: NDArray[np.generic], batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
-    for at in range(0, len(images_bchw), batch_size):
-        runtime.check_stop()
-        yield to_device(images_bchw[at : at + batch_size], device)
+def _have_one_value(images_bchw: torch.Tensor) -> torch.Tensor:
+    same_b = (images_bchw == images_bchw[:, :1, :1, :1]).flatten(1).all(1)
+    return same_b if not images_bchw.is_floating_point() else same_b | ~images_bchw.isfinite().flatten(1).any(1)
 
 
 def _check_images(trained: RedshiftModel, source: ShardSet, model: Artifact) -> None:

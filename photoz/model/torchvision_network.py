@@ -12,20 +12,39 @@ from photoz.model.light import Light
 from photoz.model.network import Network
 from photoz.model.scaling import InputScaling
 
+# Outputs beside the one that counts, with weights of their own.
+_NO_EXTRAS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
 
 class TorchvisionNetwork(Network):
     """Images (b, c, h, w) as stored -> logits (1, b, z), from an untrained torchvision classifier.
 
-    Raises BadInput for a name that torchvision lacks, or whose first layer is no convolution.
+    Raises BadInput for a name that torchvision lacks, or whose first layer is no convolution; `prepare` does for images
+    of a size that the network does not take.
     """
 
     def __init__(self, name: str, scaling: InputScaling, bins: int) -> None:
         super().__init__()
         if name not in torchvision.models.list_models(module=torchvision.models):
             raise BadInput(f"model 'torchvision:{name}': torchvision has no such classifier; see its list of models")
+        self.name = name
         self.light = Light(scaling)
-        self.backbone = torchvision.models.get_model(name, weights=None, num_classes=bins)
+        self.backbone = torchvision.models.get_model(name, weights=None, num_classes=bins, **_NO_EXTRAS.get(name, {}))
         _accept_channels(self.backbone, scaling.channels, name)
+
+    def prepare(self, images_bchw: torch.Tensor) -> None:
+        """See whether it takes such images: some are made for one size, or for none as small as stamps."""
+        self.eval()
+        try:
+            with torch.no_grad():
+                self(images_bchw[:1])
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            size = f"{images_bchw.shape[2]}x{images_bchw.shape[3]} px"
+            raise BadInput(f"model 'torchvision:{self.name}': does not take images of {size}: {reason}") from None
 
     def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """The logits: the one output that all of torchvision's classifiers share, (b, f)."""

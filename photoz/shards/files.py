@@ -1,5 +1,6 @@
 """The user's own image files as stamps: found below one folder, unchanged since the catalogue, and all alike."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -44,11 +45,15 @@ class ImageFolder:
             raise NoCutout("no_file", f"{name} was not there when the catalogue was made")
         if "\0" in name:
             raise NoCutout("no_file", f"{name!r} can't be a file's name")
-        path = self._resolved(name)
-        if not path.startswith(os.path.join(self.folder, "")):  # noqa: PTH118
-            raise NoCutout("outside", f"{name} leads out of {self.folder}")
+        path = self._place(name)
         try:
-            data = _read_plain(path, name)
+            try:
+                data = self._plain(path, name)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                path = os.path.realpath(path)  # the file is a link
+                data = self._plain(path, name)
         except OSError as error:
             raise BadInput(
                 f"image {path}: {error.strerror}; put it back, say --images-from, or make a new catalogue"
@@ -57,11 +62,27 @@ class ImageFolder:
             raise BadInput(f"image {path}: not the file that the catalogue was made with; make a new catalogue")
         return data
 
-    def _resolved(self, name: str) -> str:
-        """The file's path without links. Most files share their folders, and to resolve a path takes a while."""
+    def _place(self, name: str) -> str:
+        """The file's path, its folder without links. Most files share their folders: to resolve one takes a while."""
         folder, leaf = os.path.split(os.path.join(self.folder, name))  # noqa: PTH118
         path = os.path.join(_real_folder(folder), leaf)  # noqa: PTH118
-        return path if leaf not in ("", ".", "..") and not os.path.islink(path) else os.path.realpath(path)  # noqa: PTH114
+        return path if leaf not in ("", ".", "..") else os.path.realpath(path)
+
+    def _plain(self, path: str, name: str) -> bytes:
+        """A plain file's bytes. Raises NoCutout for anything else, for one that is too large, or outside the folder."""
+        if not path.startswith(os.path.join(self.folder, "")):  # noqa: PTH118
+            raise NoCutout("outside", f"{name} leads out of {self.folder}")
+        # A link is not followed, and a pipe would keep waiting whoever opens it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise NoCutout("no_file", f"{name} is not a plain file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise NoCutout("too_large", f"{name}: more than {MAX_FILE_BYTES} bytes")
+            return _read_up_to(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
 
     def pixels(self, data: bytes) -> Array:
         """Decode a file to (c, h, w), whole. Raises NoCutout if it can't be."""
@@ -75,16 +96,12 @@ def _real_folder(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-def _read_plain(path: str, name: str) -> bytes:
-    """A plain file's bytes. Raises NoCutout for anything else, or for one that is too large."""
-    # A link that has come meanwhile is not followed, and a pipe would keep waiting whoever opens it.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", 0) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise NoCutout("no_file", f"{name} is not a plain file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise NoCutout("too_large", f"{name}: more than {MAX_FILE_BYTES} bytes")
-        return file.readall()
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    """The next `size` bytes of a file, or as many as there are."""
+    data = os.read(descriptor, size)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):  # one call gives 2 GB at most
+        data += more
+    return data
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def member_keys(object_ids: list[str], shared: frozenset[int]) -> list[str]:
     """
     plain = ((_plain(object_id), object_id) for object_id in object_ids)
     return [
-        key if 0 < len(key) <= MAX_KEY and _key_hash(key) not in shared else _digested(key, object_id)
+        key if 0 < len(key) <= MAX_KEY and not (shared and _key_hash(key) in shared) else _digested(key, object_id)
         for key, object_id in plain
     ]
 

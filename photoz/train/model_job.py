@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from photoz import runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome, parse_duration
 from photoz.data import ShardSet, open_shards
+from photoz.data.batches import fits_on
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import choose_device, keep_freed_memory
 from photoz.model.names import Recipe
@@ -50,8 +51,7 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
     """Train with as many processes as asked for; see photoz.train.train_model."""
     source = open_shards(shards)
     check_splits(source)
-    counts = {split: sum(map(source.samples, source.shard_names(split))) for split in ("train", "val")}
-    recipe = settings.recipe(counts["train"])
+    recipe = settings.recipe(source.count("train"))
     with ranks_on_this_machine(shards, settings, dest) as world:
         device = choose_device(settings.device, world.local_rank)
         decides = _what_decides(settings, recipe, world, device)
@@ -109,7 +109,9 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     source, settings, world, device = task.source, task.settings, task.world, task.device
     torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
     keep_freed_memory()
-    train, val = (load_labelled(source, split, settings.decoded) for split in ("train", "val"))
+    resident = fits_on(device, (source.count("train") + source.count("val")) * source.image.image_bytes)
+    place = "device" if resident and settings.decoded == "auto" else settings.decoded
+    train, val = (load_labelled(source, split, place) for split in ("train", "val"))
     if settings.shuffle_labels:
         train, val = shuffled(train, settings.seed), shuffled(val, settings.seed)
     bins = RedshiftBins.covering(train.z_spec, settings.bins)
@@ -118,8 +120,8 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     blueprint = Blueprint(settings.model, design(settings.model, image, bins, task.recipe), image, scaling)
     torch.manual_seed(settings.seed)
     network = build_network(blueprint.name, blueprint.sizes, scaling)
-    pixels = Pixels(train, device)
-    problem = Problem(pixels, Pixels(val, device), bins, task.recipe, settings.seed, device, world)
+    pixels = Pixels(train, device, resident)
+    problem = Problem(pixels, Pixels(val, device, resident), bins, task.recipe, settings.seed, device, world)
     network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
     run = Run(problem, network, lambda state: kept.save(state.progress.steps_done, state.encode()), rules)
     saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None

@@ -29,7 +29,7 @@ class Labelled:
 def check_splits(shards: ShardSet) -> None:
     """Raise BadInput unless there are train and val galaxies, every id comes once, and all have redshifts."""
     for split in ("train", "val"):
-        if split not in shards.splits or not sum(map(shards.samples, shards.shard_names(split))):
+        if split not in shards.splits or not shards.count(split):
             raise BadInput(
                 f"{shards.artifact.ref}: its {split} split is empty; make shards of a larger catalogue, "
                 "or give its table a split column with train, val and test"

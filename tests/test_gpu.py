@@ -1,0 +1,135 @@
+"""What only a CUDA device can show: copies beside computing, images that stay or are decoded there, NCCL, bfloat16."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from photoz.artifacts import Artifact
+from photoz.data import open_shards
+from photoz.data.batches import fits_on, on_device, to_device
+from photoz.data.gpu_jpeg import cpu_decoder, torchvision_decoder
+from photoz.infer import InferSettings
+from photoz.model.bins import RedshiftBins
+from photoz.model.devices import autocast
+from photoz.model.names import APERTURE_CNN, recipe_for
+from photoz.model.registry import ImageShape, build_network, design
+from photoz.model.scaling import InputScaling
+from photoz.shards import ShardSettings
+from photoz.train.losses import BinnedLoss
+from photoz.train.pixels import Pixels
+from photoz.train.sample import Labelled
+from tests.shards_support import every_image, files_table, make_shards, save_catalog, write_jpegs
+from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, train
+
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
+
+ON_GPU = replace(QUICK, device="cuda", epochs=6)
+BATCHES = 50
+
+
+@pytest.fixture(scope="module")
+def device() -> torch.device:
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return drawn_shards(tmp_path_factory.mktemp("gpu"), 600)
+
+
+@pytest.fixture(scope="module")
+def jpeg_shards(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("jpegs")
+    catalog = save_catalog(folder / "store", files_table(folder, write_jpegs(folder, 200)), folder)
+    return make_shards(catalog, ShardSettings(samples_per_shard=50))
+
+
+def test_batches_that_are_copied_ahead_are_whole_and_in_order(device: torch.device) -> None:
+    stored = np.random.default_rng(0).integers(0, 255, (BATCHES, 64, 3, 64, 64), np.uint8)
+    memory = np.empty_like(stored[0])
+
+    def reused() -> object:
+        for batch in stored:  # as from the ring: the same memory, again and again
+            memory[:] = batch
+            yield memory
+
+    busy = torch.randn(2048, 2048, device=device)
+    sums = []
+    for batch in on_device(reused(), device):  # type: ignore[arg-type]
+        busy = busy @ busy / 2048
+        sums.append(batch.sum(dtype=torch.int64))
+    assert torch.stack(sums).tolist() == stored.sum(axis=(1, 2, 3, 4), dtype=np.int64).tolist()
+
+
+@pytest.mark.parametrize("place", ["memory", "device", "never"])
+def test_images_on_the_device_are_those_of_the_shards(place: str, shards: Artifact, device: torch.device) -> None:
+    source = open_shards(shards)
+    whole = np.asarray(every_image(source.load("train", "memory")))
+    assert fits_on(device, whole.nbytes)
+    images = source.load("train", place)  # type: ignore[arg-type]
+    pixels = Pixels(Labelled(images, np.zeros(len(whole))), device, resident=place != "never")
+    parts = np.array_split(np.random.default_rng(0).permutation(len(whole)), 7)
+    for part, (images_bchw, _) in zip(parts, pixels.batches(parts), strict=True):
+        np.testing.assert_array_equal(images_bchw.cpu().numpy(), whole[part])
+
+
+def test_the_gpu_decodes_what_the_cpu_decodes(jpeg_shards: Artifact, device: torch.device) -> None:
+    pytest.importorskip("torchvision", reason="torchvision is an extra")
+    source = open_shards(jpeg_shards)
+    jpegs = [member for name in source.shard_names("train") for member in source.members(name)]
+    decode = torchvision_decoder(source.image, device)
+    assert decode
+    found, expected = decode(jpegs), cpu_decoder(source.image, device)(jpegs)
+    assert found.device == expected.device and found.shape == expected.shape
+    assert (found.float() - expected.float()).abs().mean() < 1.0
+
+
+def test_training_learns_and_infers_there_what_a_cpu_infers_from_the_same_weights(
+    shards: Artifact, device: torch.device
+) -> None:
+    model = train(shards, ON_GPU, name="on-gpu")
+    assert model.settings["device"] == "cuda" and model.summary["validation"]["val_sigma_mad"] < 0.1
+    tables = [
+        infer(model, shards, InferSettings(device=where), name=where).table("test-000000.parquet").to_pandas()  # type: ignore[arg-type]
+        for where in ("cuda", "cpu")
+    ]
+    apart = np.abs(tables[0]["z_phot"] - tables[1]["z_phot"])
+    assert apart.median() < 0.005  # bfloat16 has 8 bits
+
+
+def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: torch.device, tmp_path: Path) -> None:
+    images, z = drawn_galaxies(32, (3, 32, 32), "uint8")
+    scaling, bins = InputScaling.of(images), RedshiftBins.covering(z, 40)
+    recipe = recipe_for(APERTURE_CNN, 8000)
+    sizes = design(APERTURE_CNN, ImageShape(3, 32, 32), bins, recipe)
+    batch, z_spec_b = to_device(images, device), torch.from_numpy(z).float().to(device)
+    found = []
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        for spread in (lambda network: network, lambda network: DistributedDataParallel(network, device_ids=[0])):
+            torch.manual_seed(0)
+            network = build_network(APERTURE_CNN, sizes, scaling).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.prepare(batch)
+            BinnedLoss(bins, recipe.smoothing, device)(spread(network)(batch), z_spec_b).backward()  # type: ignore[no-untyped-call]
+            found.append([weight.grad for weight in network.parameters() if weight.grad is not None])
+    finally:
+        dist.destroy_process_group()
+    assert len(found[0]) == len(found[1]) > 10
+    assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-4) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_two_gpus_train_one_network(shards: Artifact) -> None:
+    model = train(shards, replace(ON_GPU, nproc=2), name="two")
+    assert model.settings["world"] == 2 and model.summary["validation"]["val_sigma_mad"] < 0.1
+
+
+def test_bfloat16_is_used_where_the_device_has_it(device: torch.device) -> None:
+    with autocast(device):
+        product = torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)
+    assert product.dtype == (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32)
