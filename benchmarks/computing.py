@@ -62,13 +62,15 @@ def drawn(count: int, side_px: int) -> tuple[DecodedImages, np.ndarray]:
     return DecodedImages(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), pa.table({"z_spec": z}), layout), z
 
 
-def fresh(name: str, side_px: int, recipe: Recipe, images: Images) -> tuple[Network, RedshiftBins]:
+def fresh(
+    name: str, side_px: int, recipe: Recipe, images: Images, device: torch.device = CPU
+) -> tuple[Network, RedshiftBins]:
     """An untrained network for such images."""
     bins = RedshiftBins.covering(np.array([0.02, 0.4]), 200)
-    shape = ImageShape(3, side_px, side_px)
+    shape = ImageShape(images.image.channels, side_px, side_px)
     scaling = InputScaling.of(images.take_bchw(np.arange(min(len(images), 256))))
     network = build_network(name, design(name, shape, bins, recipe), scaling)
-    network.prepare(torch.from_numpy(np.ascontiguousarray(images.take_bchw(np.arange(256)))))
+    network.to(device).prepare(to_device(images.take_bchw(np.arange(min(len(images), 256))), device))
     return network, bins
 
 
@@ -88,9 +90,9 @@ def flops_an_image(network: Network, bins: RedshiftBins, recipe: Recipe, images:
     return float(counter.get_total_flops() / 32)
 
 
-def loss_of(recipe: Recipe, bins: RedshiftBins) -> Loss:
+def loss_of(recipe: Recipe, bins: RedshiftBins, device: torch.device = CPU) -> Loss:
     """The loss of a network's recipe."""
-    return BinnedLoss(bins, recipe.smoothing, CPU) if recipe.head == "binned" else squared_error
+    return BinnedLoss(bins, recipe.smoothing, device) if recipe.head == "binned" else squared_error
 
 
 def training_figures(name: str, side_px: int, count: int, rounds: int) -> list[Row]:

@@ -1,0 +1,293 @@
+"""Training and inference on one GPU, beside what its arithmetic and its memory would allow.
+
+    python -m benchmarks.gpu [--rounds 5]
+
+Takes drawn galaxies: the figures are about speed. Limits are measured in the same run: a large bfloat16 matrix product,
+a copy within the GPU's memory, a copy to it. `--device cpu --images 256` only shows that the script works.
+"""
+
+import argparse
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.computing import fresh, loss_of
+from benchmarks.ratios import print_table
+from photoz.data import ImageFormat
+from photoz.data.batches import on_device, to_device
+from photoz.data.gpu_jpeg import cpu_decoder, torchvision_decoder
+from photoz.data.image_set import DecodedImages
+from photoz.model.bins import RedshiftBins
+from photoz.model.devices import autocast
+from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
+from photoz.model.network import Network
+from photoz.model.redshift_model import ask
+from photoz.runtime import World, usable_cores
+from photoz.train.optimizer import make_optimizer
+from photoz.train.pixels import Pixels
+from photoz.train.run import Problem, Rules, Run
+from photoz.train.sample import Labelled
+from tests.training_support import drawn_galaxies
+
+Row = tuple[str, str, str, str]
+BATCH, REFERENCE_IMAGES, REFERENCE_EPOCHS = 512, 8000, 50
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where to measure, and how often."""
+
+    device: torch.device
+    images: int
+    rounds: int
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Median seconds of a go, the device waited for; a first go is not counted."""
+        found = []
+        for _ in range(self.rounds + 1):
+            self.wait()
+            started = time.perf_counter()
+            work()
+            self.wait()
+            found.append(time.perf_counter() - started)
+        return statistics.median(found[1:])
+
+    def wait(self) -> None:
+        """Until the device has done all that was asked of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the device can do: FLOP/s of a matrix product, and bytes/s within its memory and to it."""
+
+    flops: float
+    memory: float
+    copy: float
+
+    @classmethod
+    def of(cls, bench: Bench) -> "Limits":
+        """Measure them."""
+        cuda = bench.device.type == "cuda"
+        n, size = (8192, 2**30) if cuda else (512, 2**24)
+        a = torch.randn(n, n, device=bench.device, dtype=torch.bfloat16 if cuda else torch.float32)
+        here = torch.empty(size, dtype=torch.uint8, pin_memory=cuda)
+        there, other = (torch.empty(size, dtype=torch.uint8, device=bench.device) for _ in range(2))
+        return cls(
+            2 * n**3 / bench.seconds(lambda: torch.mm(a, a)),
+            2 * size / bench.seconds(lambda: other.copy_(there)),
+            size / bench.seconds(lambda: there.copy_(here, non_blocking=True)),
+        )
+
+
+@dataclass
+class Use:
+    """Share of the time in which the GPU was busy, as nvidia-smi says every half second."""
+
+    found: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def watched(self, device: torch.device) -> Iterator[None]:
+        """Look while the block runs."""
+        over = threading.Event()
+
+        def look() -> None:
+            command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            while not over.wait(0.5):
+                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                self.found.append(float(said.splitlines()[device.index or 0]))
+
+        thread = threading.Thread(target=look, daemon=True)
+        if device.type == "cuda":
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def __str__(self) -> str:
+        return f"{statistics.mean(self.found):.0f}%" if self.found else "unknown"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on images of a kind."""
+
+    name: str
+    channels: int
+    side_px: int
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.side_px}x{self.side_px}x{self.channels}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """Its own, in batches that fill a GPU."""
+        return replace(recipe_for(self.name, REFERENCE_IMAGES), batch_size=BATCH, epochs=6)
+
+    def drawn(self, count: int) -> Labelled:
+        """Images in memory, with redshifts."""
+        few, z = drawn_galaxies(min(count, 2000), (self.channels, self.side_px, self.side_px), self.dtype)
+        images, z = np.resize(few, (count, *few.shape[1:])), np.resize(z, count)
+        kind = "jpg" if self.dtype == "uint8" else "npy"
+        shape = {"channels": self.channels, "height": self.side_px, "width": self.side_px}
+        layout = ImageFormat(format=kind, dtype=self.dtype, source="files", **shape)  # type: ignore[arg-type]
+        stored = np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if kind == "jpg" else images
+        return Labelled(DecodedImages(stored, pa.table({"z_spec": z}), layout), z)
+
+
+CASES = (Case(MENKO2024, 3, 128, "uint8"), Case(APERTURE_CNN, 5, 64, "float32"))
+
+
+def flops(case: Case, network: Network, bins: RedshiftBins, images_bchw: torch.Tensor, training: bool) -> float:
+    """FLOPs an image of a forward pass, and of the backward pass, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        answer = network(images_bchw)
+        if training:
+            redshifts = torch.full((len(images_bchw),), 0.1, device=images_bchw.device)
+            loss_of(case.recipe, bins, images_bchw.device)(answer, redshifts).backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()) / len(images_bchw)
+
+
+def training_rows(case: Case, bench: Bench, limits: Limits) -> list[Row]:
+    """Images a second in the epochs after the first, images on the device; and read from this machine's memory."""
+    labelled = case.drawn(bench.images)
+    network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
+    count = flops(case, network, bins, Pixels(labelled, bench.device).take(np.arange(32))[0], training=True)
+    rows = []
+    for resident in (True, False):
+        network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
+        pixels = Pixels(labelled, bench.device, resident)
+        problem = Problem(pixels, pixels, bins, case.recipe, 0, bench.device, World())
+        run, use = Run(problem, network, lambda state: None, Rules(1e9)), Use()
+        with use.watched(bench.device):
+            run.train()
+        rate = statistics.median(row["train_images_per_s"] for row in run.progress.timings[1:])
+        wait = run.spent["data_wait"] / sum(run.spent.values())
+        where = "images on the device" if resident else "images copied a batch at a time"
+        found = f"{rate:.0f} images/s, {rate * count / limits.flops:.0%}, data wait {wait:.1%}, GPU use {use}"
+        rows.append((f"training, {case}, {where}", f"{limits.flops / count:.0f} images/s", "", found))
+    return rows
+
+
+def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
+    """Images a second of the network alone, as infer asks it."""
+    labelled = case.drawn(min(bench.images, 16 * BATCH))
+    network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
+    parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // BATCH))
+    batches = [to_device(found, bench.device) for found in labelled.images.batches(parts)]
+    count = flops(case, network.eval(), bins, batches[0][:32], training=False)
+    rate = len(labelled) / bench.seconds(lambda: ask(network, batches))
+    found = f"{rate:.0f} images/s, {rate * count / limits.flops:.0%}"
+    return f"inference, {case}", f"{limits.flops / count:.0f} images/s", "", found
+
+
+def step_rows(case: Case, bench: Bench) -> list[Row]:
+    """One training step as it is, compiled, and as CUDA graphs."""
+    labelled = case.drawn(BATCH)
+    images_bchw, z_spec_b = Pixels(labelled, bench.device).take(np.arange(min(BATCH, bench.images)))
+
+    def step(change: Callable[[Network], Any]) -> Callable[[], None]:
+        network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
+        optimizer, loss = make_optimizer(network, case.recipe), loss_of(case.recipe, bins, bench.device)
+        changed = change(network)
+
+        def run() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(bench.device):
+                answer = changed(images_bchw)
+            loss(answer, z_spec_b).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+        return run
+
+    ways: dict[str, Callable[[Network], Any]] = {
+        "compiled": torch.compile,
+        "as CUDA graphs": lambda network: torch.cuda.make_graphed_callables(network, (images_bchw,)),
+    }
+    plain, rows = bench.seconds(step(lambda network: network)), []
+    for words, change in ways.items():
+        try:
+            found = f"{plain / bench.seconds(step(change)):.2f}x"
+        except (RuntimeError, TypeError, AssertionError) as error:  # one of them may not take the network
+            found = " ".join(str(error).split())[:80]
+        rows.append((f"training step, {case}, {words}, times the plain step's speed", "", "", found))
+    return rows
+
+
+def copy_row(case: Case, bench: Bench, limits: Limits) -> Row:
+    """Batches through on_device, of the copy rate."""
+    images = case.drawn(min(bench.images, 16 * BATCH)).images
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // BATCH))
+    made = [images.take_bchw(part) for part in parts]
+    seconds = bench.seconds(lambda: sum(1 for _ in on_device(made, bench.device)))
+    rate = sum(batch.nbytes for batch in made) / seconds
+    return f"batches to the device, {case}", f"{limits.copy / 1e9:.1f} GB/s", "", f"{rate / limits.copy:.0%}"
+
+
+def decode_row(bench: Bench) -> Row:
+    """JPEGs decoded by the GPU against all cores, 128x128 px."""
+    images = CASES[0].drawn(512).images
+    assert isinstance(images, DecodedImages)
+    jpegs = [simplejpeg.encode_jpeg(image, 90) for image in images.stored]
+    here = bench.seconds(lambda: cpu_decoder(images.image, bench.device)(jpegs)) / usable_cores()
+    title, decode = (
+        f"JPEGs by the GPU, times {usable_cores()} cores' speed",
+        torchvision_decoder(images.image, bench.device),
+    )
+    return title, "", "", f"{here / bench.seconds(lambda: decode(jpegs)):.2f}x" if decode else "no torchvision"
+
+
+def reference_row(bench: Bench) -> Row:
+    """The reference project's whole training, validation included: 8,000 images, 50 epochs; 4 h 10 min on its CPU."""
+    case, epochs = CASES[0], REFERENCE_EPOCHS
+    recipe = replace(recipe_for(case.name, REFERENCE_IMAGES), epochs=epochs if bench.device.type == "cuda" else 1)
+    labelled = case.drawn(min(bench.images, REFERENCE_IMAGES))
+    network, bins = fresh(case.name, case.side_px, recipe, labelled.images, bench.device)
+    pixels, few = (Pixels(some, bench.device, resident=True) for some in (labelled, case.drawn(1000)))
+    started = time.perf_counter()
+    Run(Problem(pixels, few, bins, recipe, 0, bench.device, World()), network, lambda state: None, Rules(1e9)).train()
+    bench.wait()
+    title = f"{case}: training on {len(labelled)} images for {recipe.epochs} epochs"
+    return title, "30 s", "10 s", f"{time.perf_counter() - started:.1f} s"
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--images", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device is visible here")
+    device = torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu")
+    bench = Bench(device, options.images, options.rounds)
+    limits = Limits.of(bench)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    print(f"{time.strftime('%Y-%m-%d')}, {name}, torch {torch.__version__}")
+    print(
+        f"{limits.flops / 1e12:.3g} TFLOP/s, memory {limits.memory / 1e9:.0f} GB/s, copies {limits.copy / 1e9:.1f} GB/s"
+    )
+    rows = [reference_row(bench)]
+    for case in CASES:
+        rows += [*training_rows(case, bench, limits), inference_row(case, bench, limits)]
+        rows += [*step_rows(case, bench), copy_row(case, bench, limits)]
+    print_table([*rows, decode_row(bench)])
+
+
+if __name__ == "__main__":
+    main()
