@@ -1,10 +1,11 @@
 """Networks beside one another on images of two kinds: how good each is after the same time of training.
 
-    python -m benchmarks.networks [--galaxies 10000] [--seconds 150] [--folder build/networks]
+    python -m benchmarks.networks [--galaxies 10000] [--seconds 150 | --epochs N] [--seeds 1] [--only WORDS]
 
 Draws the embedded sky's galaxies as 128x128x3 JPEGs, as SkyServer gives them, and as 64x64x5 stamps (u to z,
 nanomaggies). Each network trains on each kind for about so many seconds, timed on one epoch's steps before: the number
-of epochs follows, at least one. The images are simulated, so small differences say nothing about the sky.
+of epochs follows, at least one; or for `--epochs`. With `--seeds` figures are means over so many trainings, and the
+standard deviation of one. The images are simulated, so small differences say nothing about the sky.
 """
 
 import argparse
@@ -107,44 +108,74 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
 
     return {
         "aperture-cnn (the default)": (ours, aperture()),
-        "the same, trunk 8, 16, 32 wide": (ours, aperture(widths=(8, 16, 32))),
-        "the same, trunk 32, 64, 128 wide": (ours, aperture(widths=(32, 64, 128))),
-        "the same, one member": (ours, aperture(members=1)),
+        "aperture-cnn, trunk 8, 16, 32 wide": (ours, aperture(widths=(8, 16, 32))),
+        "aperture-cnn, trunk 32, 64, 128 wide": (ours, aperture(widths=(32, 64, 128))),
+        "aperture-cnn, one member": (ours, aperture(members=1)),
         "residual network, 16 to 128 wide": (plain, lambda s: PlainResNet(s, bins.count, (16, 32, 64, 128))),
         "residual network, 32 to 256 wide": (plain, lambda s: PlainResNet(s, bins.count, (32, 64, 128, 256))),
         "menko2024": (reference, Menko2024),
     }
 
 
-def trained(sample: Sample, recipe: Recipe, build: Build, seconds: float) -> list[str]:
-    """Train for about so long; returns the row's cells."""
+@dataclass(frozen=True)
+class Trained:
+    """What one training cost, and how good its network is on the test split."""
+
+    parameters: int
+    rate: float
+    epochs: int
+    seconds: float
+    tested: Validation
+
+
+def trained(sample: Sample, recipe: Recipe, build: Build, seed: int, seconds: float, epochs: int | None) -> Trained:
+    """Train for so many epochs, or about so long."""
     train = sample.images["train"]
     bins = RedshiftBins.covering(sample.z_spec["train"], 200)
     some = train.take_bchw(np.arange(0, len(train), max(1, len(train) // 2048)))
     pixels = {name: Pixels(Labelled(sample.images[name], sample.z_spec[name]), CPU) for name in ("train", "val")}
 
     def run(epochs: int, train: Pixels) -> Run:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = build(InputScaling.of(some))
         network.prepare(torch.from_numpy(np.ascontiguousarray(some)))
-        problem = Problem(train, pixels["val"], bins, replace(recipe, epochs=epochs), 0, CPU, World())
+        problem = Problem(train, pixels["val"], bins, replace(recipe, epochs=epochs), seed, CPU, World())
         found = Run(problem, network, lambda state: None, Rules(1e9))
         found.train()
         return found
 
-    count = min(TIMED_STEPS * recipe.batch_size, len(train))
-    first = DecodedImages(train.stored[:count], train.table[:count], train.image)
-    short = run(2, Pixels(Labelled(first, sample.z_spec["train"][:count]), CPU))
-    rate = short.progress.timings[-1]["train_images_per_s"]
-    epochs = max(1, round(seconds * rate / len(train)))
+    if epochs is None:
+        count = min(TIMED_STEPS * recipe.batch_size, len(train))
+        first = DecodedImages(train.stored[:count], train.table[:count], train.image)
+        short = run(2, Pixels(Labelled(first, sample.z_spec["train"][:count]), CPU))
+        epochs = max(1, round(seconds * short.progress.timings[-1]["train_images_per_s"] / len(train)))
     done = run(epochs, pixels["train"])
     rate = statistics.median(row["train_images_per_s"] for row in done.progress.timings)
-    tested = score(done, sample, bins)
     parameters = sum(parameter.numel() for parameter in done.network.parameters())
     taken = sum(row["seconds"] for row in done.progress.timings)
-    crps = "" if tested.crps is None else f"{tested.crps:.5f}"
-    cells = [f"{parameters:,}", f"{rate:.0f}", f"{epochs}", f"{taken:.0f}"]
-    return [*cells, f"{tested.sigma_mad:.4f}", f"{tested.outliers:.3f}", crps]
+    return Trained(parameters, rate, epochs, taken, score(done, sample, bins))
+
+
+def cells(runs: list[Trained]) -> list[str]:
+    """A row of the table: what trainings with several seeds have in common, or their mean and scatter."""
+
+    def scattered(values: list[float | None], digits: int) -> str:
+        known = [value for value in values if value is not None]
+        if not known:
+            return ""
+        spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+        return f"{statistics.mean(known):.{digits}f}{spread}"
+
+    tested = [run.tested for run in runs]
+    return [
+        f"{runs[0].parameters:,}",
+        f"{statistics.median(run.rate for run in runs):.0f}",
+        f"{runs[0].epochs}",
+        f"{statistics.median(run.seconds for run in runs):.0f}",
+        scattered([one.sigma_mad for one in tested], 4),
+        scattered([one.outliers for one in tested], 3),
+        scattered([one.crps for one in tested], 5),
+    ]
 
 
 def score(run: Run, sample: Sample, bins: RedshiftBins) -> Validation:
@@ -225,6 +256,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--galaxies", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=150.0)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", default="", help="networks whose name holds these words")
     parser.add_argument("--folder", type=Path, default=Path("build/networks"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -240,8 +274,10 @@ def main() -> None:
         bins = RedshiftBins.covering(sample.z_spec["train"], 200)
         shape = ImageShape(channels, side_px, side_px)
         for name, (recipe, build) in candidates(shape, bins, counts["train"]).items():
-            cells = trained(sample, recipe, build, options.seconds)
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            if options.only in name:
+                seeds = range(options.seeds)
+                runs = [trained(sample, recipe, build, seed, options.seconds, options.epochs) for seed in seeds]
+                print(f"| {name} | {' | '.join(cells(runs))} |", flush=True)
         bands = "ugriz" if channels == 5 else "gri"
         print(f"| gradient boosting on {', '.join(bands)} | | | | | {trees(catalog, bands):.4f} | | |", flush=True)
 

@@ -19,30 +19,30 @@ set +a
 unset SLURM_EXPORT_ENV     # --export=NONE keeps your shell out of the job, but its own steps need its settings
 export PYTHONNOUSERSITE=1  # a container must not pick up packages from ~/.local
 
-# Paths that a container has to see: a store in a folder, keys, cache, and what the site adds.
-shown_paths() {
+# Of these paths, those that a container can be shown: a store on S3, and a setting that is not set, are none.
+absolute() {
 	local path
-	for path in "${PHOTOZ_STORE#file://}" "${AWS_SHARED_CREDENTIALS_FILE:-}" "${AWS_CONFIG_FILE:-}" \
-		"${PHOTOZ_CACHE:-}" ${SITE_BIND//,/ }; do
+	for path in "$@"; do
 		[[ $path != /* ]] || printf '%s\n' "$path"
 	done
 }
 
 # Containers refuse to show a folder that is not there; on a host's own disk, that is each host's to make.
 make_folders() {
-	local path folders=()
-	for path in "${PHOTOZ_STORE#file://}" "${PHOTOZ_CACHE:-}"; do
-		[[ $path != /* ]] || folders+=("$path")
-	done
+	local folders
+	mapfile -t folders < <(absolute "${PHOTOZ_STORE#file://}" "${PHOTOZ_CACHE:-}")
 	# What can't be made is named by the container's own error.
 	[[ $SITE_RUNTIME == none || ${#folders[@]} == 0 ]] || srun --cpus-per-task=1 mkdir -p -- "${folders[@]}" || :
 }
 
 # Set `step`, options for srun, and `inside`, the words before a command that put it into the container.
 choose_runtime() {
-	local path paths gpus=${SLURM_GPUS_ON_NODE:-0}
+	local path paths added gpus=${SLURM_GPUS_ON_NODE:-0}
 	step=() inside=()
-	mapfile -t paths < <(shown_paths)
+	IFS=, read -ra added <<<"$SITE_BIND"
+	# A store in a folder, keys, cache, and what the site adds.
+	mapfile -t paths < <(absolute "${PHOTOZ_STORE#file://}" "${AWS_SHARED_CREDENTIALS_FILE:-}" "${AWS_CONFIG_FILE:-}" \
+		"${PHOTOZ_CACHE:-}" "${added[@]}")
 	case $SITE_RUNTIME in
 	none) PATH=$SITE_VENV/bin:$PATH ;;
 	apptainer)
