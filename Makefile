@@ -41,8 +41,8 @@ lint: setup  ## ruff, mypy, import-linter, shellcheck, yamllint
 test: lint  ## lint, types and the quick tests
 	$(BIN)/python -m pytest -m "not real" -n 2
 
-test-all: lint  ## every test, those against real servers, clusters and containers too (half an hour on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test-all: lint  ## every test but that of Apptainer, those against real servers, clusters and containers too (half an hour on 2 cores)
+	$(BIN)/python -m pytest -m "not apptainer" -n 2 --dist loadgroup
 
 test-images: setup  ## of these, those of the image alone; its layers stay for the next time (root; apt: docker.io docker-compose iptables mmdebstrap)
 	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 \

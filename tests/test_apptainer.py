@@ -14,6 +14,7 @@ from tests.test_slurm import Site
 
 pytestmark = [
     *test_slurm.pytestmark,
+    pytest.mark.apptainer,
     pytest.mark.skipif(not shutil.which("apptainer"), reason="not installed: apptainer"),
 ]
 
