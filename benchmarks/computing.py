@@ -71,7 +71,7 @@ def fresh(
     scaling = InputScaling.of(images.take_bchw(np.arange(min(len(images), 256))))
     network = build_network(name, design(name, shape, bins, recipe), scaling)
     network.to(device).prepare(to_device(images.take_bchw(np.arange(min(len(images), 256))), device))
-    return network, bins
+    return network.to(memory_format=torch.channels_last), bins  # type: ignore[call-overload]
 
 
 def sgemm_rate() -> float:

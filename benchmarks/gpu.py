@@ -9,11 +9,13 @@ a copy within the GPU's memory, a copy to it. `--device cpu --images 256` only s
 import argparse
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,9 @@ from benchmarks.computing import fresh, loss_of
 from benchmarks.ratios import print_table
 from photoz.data import ImageFormat
 from photoz.data.batches import on_device, to_device
-from photoz.data.gpu_jpeg import cpu_decoder, torchvision_decoder
+from photoz.data.decode import decode_into
 from photoz.data.image_set import DecodedImages
+from photoz.data.resident import ResidentImages
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
@@ -81,14 +84,19 @@ class Limits:
     def of(cls, bench: Bench) -> "Limits":
         """Measure them."""
         cuda = bench.device.type == "cuda"
-        n, size = (8192, 2**30) if cuda else (512, 2**24)
+        n, size, times = (8192, 2**30, 50) if cuda else (512, 2**24, 2)
         a = torch.randn(n, n, device=bench.device, dtype=torch.bfloat16 if cuda else torch.float32)
         here = torch.empty(size, dtype=torch.uint8, pin_memory=cuda)
         there, other = (torch.empty(size, dtype=torch.uint8, device=bench.device) for _ in range(2))
+
+        def rate(amount: float, work: Callable[[], object]) -> float:
+            # Many in one go: a GPU's clocks take a while to rise.
+            return times * amount / bench.seconds(lambda: [work() for _ in range(times)])
+
         return cls(
-            2 * n**3 / bench.seconds(lambda: torch.mm(a, a)),
-            2 * size / bench.seconds(lambda: other.copy_(there)),
-            size / bench.seconds(lambda: there.copy_(here, non_blocking=True)),
+            rate(2 * n**3, lambda: torch.mm(a, a)),
+            rate(2 * size, lambda: other.copy_(there)),
+            rate(size, lambda: there.copy_(here, non_blocking=True)),
         )
 
 
@@ -104,10 +112,12 @@ class Use:
         over = threading.Event()
 
         def look() -> None:
-            command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            card = f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}"
+            command = ["nvidia-smi", card, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
             while not over.wait(0.5):
-                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                self.found.append(float(said.splitlines()[device.index or 0]))
+                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+                if said.isdigit():  # part of a card has no figure of its own
+                    self.found.append(float(said))
 
         thread = threading.Thread(target=look, daemon=True)
         if device.type == "cuda":
@@ -116,6 +126,8 @@ class Use:
             yield
         finally:
             over.set()
+            if device.type == "cuda":
+                thread.join()
 
     def __str__(self) -> str:
         return f"{statistics.mean(self.found):.0f}%" if self.found else "unknown"
@@ -138,6 +150,11 @@ class Case:
         """Its own, in batches that fill a GPU."""
         return replace(recipe_for(self.name, REFERENCE_IMAGES), batch_size=BATCH, epochs=6)
 
+    def network(self, labelled: Labelled, device: torch.device) -> tuple[Network, RedshiftBins]:
+        """An untrained network for such images."""
+        assert isinstance(labelled.images, DecodedImages)
+        return fresh(self.name, self.side_px, self.recipe, labelled.images, device)
+
     def drawn(self, count: int) -> Labelled:
         """Images in memory, with redshifts."""
         few, z = drawn_galaxies(min(count, 2000), (self.channels, self.side_px, self.side_px), self.dtype)
@@ -150,6 +167,13 @@ class Case:
 
 
 CASES = (Case(MENKO2024, 3, 128, "uint8"), Case(APERTURE_CNN, 5, 64, "float32"))
+
+
+def resident(labelled: Labelled, device: torch.device) -> Labelled:
+    """The same images, on the device."""
+    images = labelled.images
+    assert isinstance(images, DecodedImages)
+    return Labelled(ResidentImages(to_device(images.stored, device), images.table, images.image), labelled.z_spec)
 
 
 def flops(case: Case, network: Network, bins: RedshiftBins, images_bchw: torch.Tensor, training: bool) -> float:
@@ -165,19 +189,20 @@ def flops(case: Case, network: Network, bins: RedshiftBins, images_bchw: torch.T
 def training_rows(case: Case, bench: Bench, limits: Limits) -> list[Row]:
     """Images a second in the epochs after the first, images on the device; and read from this machine's memory."""
     labelled = case.drawn(bench.images)
-    network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
+    network, bins = case.network(labelled, bench.device)
     count = flops(case, network, bins, Pixels(labelled, bench.device).take(np.arange(32))[0], training=True)
     rows = []
-    for resident in (True, False):
-        network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
-        pixels = Pixels(labelled, bench.device, resident)
-        problem = Problem(pixels, pixels, bins, case.recipe, 0, bench.device, World())
+    few = Pixels(case.drawn(1000), bench.device)
+    for there in (True, False):
+        network, bins = case.network(labelled, bench.device)
+        pixels = Pixels(resident(labelled, bench.device) if there else labelled, bench.device)
+        problem = Problem(pixels, few, bins, case.recipe, 0, bench.device, World())
         run, use = Run(problem, network, lambda state: None, Rules(1e9)), Use()
         with use.watched(bench.device):
             run.train()
         rate = statistics.median(row["train_images_per_s"] for row in run.progress.timings[1:])
         wait = run.spent["data_wait"] / sum(run.spent.values())
-        where = "images on the device" if resident else "images copied a batch at a time"
+        where = "images on the device" if there else "images copied a batch at a time"
         found = f"{rate:.0f} images/s, {rate * count / limits.flops:.0%}, data wait {wait:.1%}, GPU use {use}"
         rows.append((f"training, {case}, {where}", f"{limits.flops / count:.0f} images/s", "", found))
     return rows
@@ -186,9 +211,9 @@ def training_rows(case: Case, bench: Bench, limits: Limits) -> list[Row]:
 def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     """Images a second of the network alone, as infer asks it."""
     labelled = case.drawn(min(bench.images, 16 * BATCH))
-    network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
+    network, bins = case.network(labelled, bench.device)
     parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // BATCH))
-    batches = [to_device(found, bench.device) for found in labelled.images.batches(parts)]
+    batches = [Pixels(labelled, bench.device).take(part)[0] for part in parts]
     count = flops(case, network.eval(), bins, batches[0][:32], training=False)
     rate = len(labelled) / bench.seconds(lambda: ask(network, batches))
     found = f"{rate:.0f} images/s, {rate * count / limits.flops:.0%}"
@@ -201,7 +226,7 @@ def step_rows(case: Case, bench: Bench) -> list[Row]:
     images_bchw, z_spec_b = Pixels(labelled, bench.device).take(np.arange(min(BATCH, bench.images)))
 
     def step(change: Callable[[Network], Any]) -> Callable[[], None]:
-        network, bins = fresh(case.name, case.side_px, case.recipe, labelled.images, bench.device)
+        network, bins = case.network(labelled, bench.device)
         optimizer, loss = make_optimizer(network, case.recipe), loss_of(case.recipe, bins, bench.device)
         changed = change(network)
 
@@ -214,15 +239,20 @@ def step_rows(case: Case, bench: Bench) -> list[Row]:
 
         return run
 
+    def graphed(network: Network) -> Any:
+        # As it is called below; with casts kept from one call to the next a capture is refused.
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            return torch.cuda.make_graphed_callables(network, (images_bchw,))
+
     ways: dict[str, Callable[[Network], Any]] = {
         "compiled": torch.compile,
-        "as CUDA graphs": lambda network: torch.cuda.make_graphed_callables(network, (images_bchw,)),
+        "as CUDA graphs": graphed,
     }
     plain, rows = bench.seconds(step(lambda network: network)), []
     for words, change in ways.items():
         try:
             found = f"{plain / bench.seconds(step(change)):.2f}x"
-        except (RuntimeError, TypeError, AssertionError) as error:  # one of them may not take the network
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # it may not take the network
             found = " ".join(str(error).split())[:80]
         rows.append((f"training step, {case}, {words}, times the plain step's speed", "", "", found))
     return rows
@@ -231,24 +261,39 @@ def step_rows(case: Case, bench: Bench) -> list[Row]:
 def copy_row(case: Case, bench: Bench, limits: Limits) -> Row:
     """Batches through on_device, of the copy rate."""
     images = case.drawn(min(bench.images, 16 * BATCH)).images
+    assert isinstance(images, DecodedImages)
     parts = np.array_split(np.arange(len(images)), -(-len(images) // BATCH))
     made = [images.take_bchw(part) for part in parts]
     seconds = bench.seconds(lambda: sum(1 for _ in on_device(made, bench.device)))
     rate = sum(batch.nbytes for batch in made) / seconds
-    return f"batches to the device, {case}", f"{limits.copy / 1e9:.1f} GB/s", "", f"{rate / limits.copy:.0%}"
+    return (
+        f"batches to the device, through pinned memory, {case}",
+        f"{limits.copy / 1e9:.1f} GB/s",
+        "",
+        f"{rate / limits.copy:.0%}",
+    )
 
 
 def decode_row(bench: Bench) -> Row:
-    """JPEGs decoded by the GPU against all cores, 128x128 px."""
+    """JPEGs decoded by the GPU (nvJPEG, through torchvision) against all cores, 128x128 px. See design/loading.md."""
     images = CASES[0].drawn(512).images
     assert isinstance(images, DecodedImages)
     jpegs = [simplejpeg.encode_jpeg(image, 90) for image in images.stored]
-    here = bench.seconds(lambda: cpu_decoder(images.image, bench.device)(jpegs)) / usable_cores()
-    title, decode = (
-        f"JPEGs by the GPU, times {usable_cores()} cores' speed",
-        torchvision_decoder(images.image, bench.device),
-    )
-    return title, "", "", f"{here / bench.seconds(lambda: decode(jpegs)):.2f}x" if decode else "no torchvision"
+    raw = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+    out = np.empty_like(images.stored)
+
+    def here() -> None:
+        for jpeg, place in zip(jpegs, out, strict=True):
+            decode_into(jpeg, images.image, place)
+
+    title = f"JPEGs decoded by the GPU, times the speed of {usable_cores()} cores"
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        there = bench.seconds(lambda: decode_jpeg(raw, ImageReadMode.RGB, device=bench.device))
+    except (ImportError, RuntimeError, AttributeError) as error:
+        return title, "", "", " ".join(str(error).split())[:80]
+    return title, "", "", f"{bench.seconds(here) / usable_cores() / there:.2f}x"
 
 
 def reference_row(bench: Bench) -> Row:
@@ -256,8 +301,8 @@ def reference_row(bench: Bench) -> Row:
     case, epochs = CASES[0], REFERENCE_EPOCHS
     recipe = replace(recipe_for(case.name, REFERENCE_IMAGES), epochs=epochs if bench.device.type == "cuda" else 1)
     labelled = case.drawn(min(bench.images, REFERENCE_IMAGES))
-    network, bins = fresh(case.name, case.side_px, recipe, labelled.images, bench.device)
-    pixels, few = (Pixels(some, bench.device, resident=True) for some in (labelled, case.drawn(1000)))
+    network, bins = case.network(labelled, bench.device)
+    pixels, few = (Pixels(resident(some, bench.device), bench.device) for some in (labelled, case.drawn(1000)))
     started = time.perf_counter()
     Run(Problem(pixels, few, bins, recipe, 0, bench.device, World()), network, lambda state: None, Rules(1e9)).train()
     bench.wait()
@@ -282,11 +327,18 @@ def main() -> None:
     print(
         f"{limits.flops / 1e12:.3g} TFLOP/s, memory {limits.memory / 1e9:.0f} GB/s, copies {limits.copy / 1e9:.1f} GB/s"
     )
-    rows = [reference_row(bench)]
+    figures: list[Callable[[], list[Row]]] = [lambda: [reference_row(bench)]]
     for case in CASES:
-        rows += [*training_rows(case, bench, limits), inference_row(case, bench, limits)]
-        rows += [*step_rows(case, bench), copy_row(case, bench, limits)]
-    print_table([*rows, decode_row(bench)])
+        figures += [
+            partial(training_rows, case, bench, limits),
+            lambda case=case: [inference_row(case, bench, limits), copy_row(case, bench, limits)],  # type: ignore[misc]
+        ]
+    figures += [lambda: [decode_row(bench)], *(partial(step_rows, case, bench) for case in CASES)]
+    rows = []
+    for figure in figures:
+        rows += figure()
+        print(rows[-1], file=sys.stderr)  # a card may be lent for minutes only
+    print_table(rows)
 
 
 if __name__ == "__main__":

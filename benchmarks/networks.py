@@ -128,32 +128,43 @@ class Trained:
     tested: Validation
 
 
-def trained(sample: Sample, recipe: Recipe, build: Build, seed: int, seconds: float, epochs: int | None) -> Trained:
-    """Train for so many epochs, or about so long."""
+def run(sample: Sample, train: Labelled, recipe: Recipe, build: Build, seed: int) -> Run:
+    """Train on these, from the split train, and validate on the split val."""
+    whole = sample.images["train"]
+    some = whole.take_bchw(np.arange(0, len(whole), max(1, len(whole) // 2048)))
+    torch.manual_seed(seed)
+    network = build(InputScaling.of(some))
+    network.prepare(torch.from_numpy(np.ascontiguousarray(some)))
+    val = Pixels(Labelled(sample.images["val"], sample.z_spec["val"]), CPU)
+    problem = Problem(Pixels(train, CPU), val, bins_of(sample), recipe, seed, CPU, World())
+    found = Run(problem, network, lambda state: None, Rules(1e9))
+    found.train()
+    return found
+
+
+def bins_of(sample: Sample) -> RedshiftBins:
+    """Over the range of the training redshifts."""
+    return RedshiftBins.covering(sample.z_spec["train"], 200)
+
+
+def epochs_for(sample: Sample, recipe: Recipe, build: Build, seconds: float) -> int:
+    """How many take about so long, from the speed of a few steps."""
     train = sample.images["train"]
-    bins = RedshiftBins.covering(sample.z_spec["train"], 200)
-    some = train.take_bchw(np.arange(0, len(train), max(1, len(train) // 2048)))
-    pixels = {name: Pixels(Labelled(sample.images[name], sample.z_spec[name]), CPU) for name in ("train", "val")}
+    count = min(TIMED_STEPS * recipe.batch_size, len(train))
+    first = DecodedImages(train.stored[:count], train.table[:count], train.image)
+    short = run(sample, Labelled(first, sample.z_spec["train"][:count]), replace(recipe, epochs=2), build, 0)
+    rate = float(short.progress.timings[-1]["train_images_per_s"])
+    return max(1, round(seconds * rate / len(train)))
 
-    def run(epochs: int, train: Pixels) -> Run:
-        torch.manual_seed(seed)
-        network = build(InputScaling.of(some))
-        network.prepare(torch.from_numpy(np.ascontiguousarray(some)))
-        problem = Problem(train, pixels["val"], bins, replace(recipe, epochs=epochs), seed, CPU, World())
-        found = Run(problem, network, lambda state: None, Rules(1e9))
-        found.train()
-        return found
 
-    if epochs is None:
-        count = min(TIMED_STEPS * recipe.batch_size, len(train))
-        first = DecodedImages(train.stored[:count], train.table[:count], train.image)
-        short = run(2, Pixels(Labelled(first, sample.z_spec["train"][:count]), CPU))
-        epochs = max(1, round(seconds * short.progress.timings[-1]["train_images_per_s"] / len(train)))
-    done = run(epochs, pixels["train"])
+def trained(sample: Sample, recipe: Recipe, build: Build, seed: int, epochs: int) -> Trained:
+    """Train for so many epochs, and score the best one's weights."""
+    train = Labelled(sample.images["train"], sample.z_spec["train"])
+    done = run(sample, train, replace(recipe, epochs=epochs), build, seed)
     rate = statistics.median(row["train_images_per_s"] for row in done.progress.timings)
     parameters = sum(parameter.numel() for parameter in done.network.parameters())
     taken = sum(row["seconds"] for row in done.progress.timings)
-    return Trained(parameters, rate, epochs, taken, score(done, sample, bins))
+    return Trained(parameters, rate, epochs, taken, score(done, sample))
 
 
 def cells(runs: list[Trained]) -> list[str]:
@@ -178,11 +189,11 @@ def cells(runs: list[Trained]) -> list[str]:
     ]
 
 
-def score(run: Run, sample: Sample, bins: RedshiftBins) -> Validation:
+def score(done: Run, sample: Sample) -> Validation:
     """The best epoch's weights on the test split."""
     images = sample.images["test"]
     batches = (torch.from_numpy(part) for part in images.batches(np.array_split(np.arange(len(images)), 20)))
-    return validate(ask(run.best_network(), batches).answer, bins, sample.z_spec["test"], 0.0)
+    return validate(ask(done.best_network(), batches).answer, bins_of(sample), sample.z_spec["test"], 0.0)
 
 
 def trees(catalog: pa.Table, bands: str) -> float:
@@ -271,12 +282,12 @@ def main() -> None:
         print(f"\n{time.strftime('%Y-%m-%d')}, {torch.get_num_threads()} cores, {kind}, {counts}\n")
         print("| network | parameters | images/s | epochs | seconds | sigma_mad | outliers | CRPS |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
-        bins = RedshiftBins.covering(sample.z_spec["train"], 200)
         shape = ImageShape(channels, side_px, side_px)
-        for name, (recipe, build) in candidates(shape, bins, counts["train"]).items():
+        for name, (recipe, build) in candidates(shape, bins_of(sample), counts["train"]).items():
             if options.only in name:
                 seeds = range(options.seeds)
-                runs = [trained(sample, recipe, build, seed, options.seconds, options.epochs) for seed in seeds]
+                epochs = options.epochs or epochs_for(sample, recipe, build, options.seconds)
+                runs = [trained(sample, recipe, build, seed, epochs) for seed in seeds]
                 print(f"| {name} | {' | '.join(cells(runs))} |", flush=True)
         bands = "ugriz" if channels == 5 else "gri"
         print(f"| gradient boosting on {', '.join(bands)} | | | | | {trees(catalog, bands):.4f} | | |", flush=True)

@@ -39,7 +39,7 @@ make_folders() {
 choose_runtime() {
 	local path paths added gpus=${SLURM_GPUS_ON_NODE:-0}
 	step=() inside=()
-	IFS=, read -ra added <<<"$SITE_BIND"
+	IFS=', ' read -ra added <<<"$SITE_BIND"
 	# A store in a folder, keys, cache, and what the site adds.
 	mapfile -t paths < <(absolute "${PHOTOZ_STORE#file://}" "${AWS_SHARED_CREDENTIALS_FILE:-}" "${AWS_CONFIG_FILE:-}" \
 		"${PHOTOZ_CACHE:-}" "${added[@]}")

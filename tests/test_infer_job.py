@@ -12,7 +12,7 @@ from photoz.infer import InferSettings, infer_redshifts
 from photoz.infer.rows import Flag
 from photoz.runtime import TaskSlice
 from tests.shards_support import galaxies_table
-from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, shards_of, train
+from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, published, shards_of, train
 
 COLUMNS = [
     "object_id", "ra", "dec", "z_phot", "z_mean", "z_mode", "z_lo68", "z_hi68", "z_lo95", "z_hi95", "pdf", "ood_score",
@@ -162,3 +162,17 @@ def test_with_test_time_augmentation_a_turned_image_gets_the_same_pdf(tmp_path: 
             found[name, tta] = table.to_pandas().set_index("object_id")["z_mean"].to_numpy()
     apart = {tta: np.abs(found["as-is", tta] - found["turned", tta]).max() for tta in (False, True)}
     assert apart[False] > 0 and apart[True] < 0.1 * apart[False]
+
+
+def test_a_shard_whose_galaxies_have_no_images_gives_no_rows(tmp_path: Path, model: Artifact) -> None:
+    images, z = drawn_galaxies(12, (3, 24, 24), "uint8")
+    images[6:] = 0  # refused as blank
+    splits = pa.array(["train"] * 6 + ["test"] * 6)
+    shards = shards_of(tmp_path, images, "lost", z_spec=pa.array(z), split=splits)
+    assert shards.summary["splits"] == {"train": 6, "test": 0}
+    predictions = infer_redshifts(model, shards, replace(CPU, split="all"), Destination(shards.store, "lost"))
+    made = published(shards, predictions)
+    assert {name: len(made.table(name)) for name in made.names()} == {
+        "test-000000.parquet": 0,
+        "train-000000.parquet": 6,
+    }

@@ -1,6 +1,7 @@
 """Batches on a device. Apart from the rest so that reading tables and shards does not import torch."""
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,18 @@ _DEVICE_SHARE = 0.5  # of a GPU's free memory; the rest is for the network
 
 
 def to_device(images_bchw: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """Copy a batch (b, c, h, w) to `device` in channels_last, still in its stored dtype.
+    """Copy a batch (b, c, h, w) to `device`, still in its stored dtype and order in memory.
 
     Conversion to float and augmentation belong on the device: bytes are a quarter of the traffic.
     """
-    return _sent(images_bchw, device).contiguous(memory_format=torch.channels_last)
+    batch = torch.from_numpy(images_bchw)
+    # From memory that the system may move, a copy to a GPU would wait for what the GPU is doing.
+    return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
 
 
 def numbers_on(device: torch.device, indices: NDArray[np.integer[Any]]) -> torch.Tensor:
     """Indices on `device`; a GPU is not waited for."""
-    return _sent(indices, device)
-
-
-def _sent(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    # From memory that the system may move, a copy to a GPU would wait for what the GPU is doing.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return to_device(np.ascontiguousarray(indices), device)
 
 
 def on_device(batches: Iterable[NDArray[np.generic]], device: torch.device) -> Iterator[torch.Tensor]:
@@ -35,7 +32,7 @@ def on_device(batches: Iterable[NDArray[np.generic]], device: torch.device) -> I
         for images_bchw in batches:
             yield to_device(images_bchw, device)
         return
-    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copies = _copy_stream(device)
     ahead: tuple[torch.Tensor, torch.cuda.Event] | None = None
     for images_bchw in batches:
         with torch.cuda.stream(copies):
@@ -45,6 +42,12 @@ def on_device(batches: Iterable[NDArray[np.generic]], device: torch.device) -> I
         ahead = copied
     if ahead:
         yield _arrived(*ahead)
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    # One for all: torch keeps freed memory for each stream by itself.
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _arrived(batch: torch.Tensor, copied: torch.cuda.Event) -> torch.Tensor:

@@ -25,7 +25,7 @@ _DIGEST_BYTES = 32
 
 Indices = NDArray[np.integer[Any]]
 Stored = NDArray[np.generic]
-Place = Literal["memory", "disk", "device", "never"]
+Place = Literal["memory", "disk", "never"]
 Fill = Callable[[Stored], None]
 
 
@@ -83,10 +83,6 @@ class StreamedImages:
         out = np.empty((len(indices), *stored_shape(self.image)), self.image.dtype)
         self._reader.read_into(indices, out)
         return as_bchw(out, self.image)
-
-    def members(self, indices: Indices) -> list[bytes]:
-        """The images at `indices` as they are stored, for whoever decodes them elsewhere."""
-        return list(self._reader.members(indices))
 
     def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
         """See Images. By worker processes; one iteration at a time."""

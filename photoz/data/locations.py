@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,27 +49,23 @@ class MemberReader:
     image: ImageFormat
     _files: dict[int, int] = field(default_factory=dict)  # shard -> descriptor
 
-    def members(self, indices: NDArray[np.integer[Any]]) -> Iterator[bytes]:
-        """The images at `indices`, as the tars hold them. Raises BadFormat where a tar is too short."""
-        where = self.locations
-        chosen = (each[indices].tolist() for each in (where.shard_s, where.offset_s, where.length_s))
-        for shard, offset, length in zip(*chosen, strict=True):
-            data = os.pread(self._file(shard), length, offset)
-            if len(data) != length:
-                raise self._broken(shard, offset, f"the tar ends after {len(data)} of its {length} bytes")
-            yield data
-
     def read_into(self, indices: NDArray[np.integer[Any]], out: NDArray[np.generic]) -> None:
         """Decode the images at `indices` into `out`, (b, *stored_shape). Raises BadFormat naming a broken one."""
-        for index, member, place in zip(indices, self.members(indices), out, strict=True):
+        where, image = self.locations, self.image
+        chosen = zip(
+            where.shard_s[indices].tolist(),
+            where.offset_s[indices].tolist(),
+            where.length_s[indices].tolist(),
+            strict=True,
+        )
+        for place, (shard, offset, length) in enumerate(chosen):
+            data = os.pread(self._file(shard), length, offset)
             try:
-                decode_into(member, self.image, place)
+                if len(data) != length:
+                    raise ValueError(f"the tar ends after {len(data)} of its {length} bytes")
+                decode_into(data, image, out[place])
             except ValueError as error:
-                where = self.locations
-                raise self._broken(int(where.shard_s[index]), int(where.offset_s[index]), str(error)) from None
-
-    def _broken(self, shard: int, offset: int, problem: str) -> BadFormat:
-        return BadFormat(f"{self.locations.names[shard]}: the image at byte {offset}: {problem}; verify it")
+                raise BadFormat(f"{where.names[shard]}: the image at byte {offset}: {error}; verify it") from None
 
     def close(self) -> None:
         """Close the tars."""

@@ -28,7 +28,6 @@ MOST_SHARD_BYTES = 2**35  # of one shard's decoded images
 _PLACES = {
     "memory": "decoded once into {:.2g} GB of memory",
     "disk": "decoded once into a cache file of {:.2g} GB",
-    "device": "decoded once and kept on the GPU, {:.2g} GB",
     "never": "read from the shards each time, for {:.2g} GB of decoded images are too many to keep",
 }
 _INDEX_READERS = 8  # small files from an object store: latency, not work
@@ -99,13 +98,6 @@ class ShardSet:
         self.read_images(shard, out)
         return as_bchw(out, self.image)
 
-    def members(self, shard: str) -> list[bytes]:
-        """One shard's images as they are stored, for whoever decodes them elsewhere."""
-        with self.artifact.local(tar_name(shard)) as path:
-            tar = path.read_bytes()
-        found = self._members(shard, self.samples(shard), len(tar))
-        return [tar[start : start + length] for start, length in zip(found.offsets, found.lengths, strict=True)]
-
     def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
         """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
         with self.artifact.local(tar_name(shard)) as path:
@@ -120,7 +112,7 @@ class ShardSet:
             place = choose_place(size)
         log.info("%s: %d images, %s", split, shape[0], _PLACES[place].format(size / 1e9))
         table = self.table(split)
-        if place in ("device", "never"):
+        if place == "never":
             return StreamedImages(self._locations(split), table, self.image, self._held)
         identity = f"{self.artifact.payload_sha256[:32]}-{split}"
         stored = decoded(place, lambda out: self._decode(split, out), shape, self.image.dtype, identity)

@@ -3,18 +3,18 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import on_device
-from photoz.data.gpu_jpeg import MEASURED_ON, Decode, decoded_by, gpu_decoder
 from photoz.data.layout import ALL
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
@@ -46,8 +46,7 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
             return draft.published
         keep_freed_memory()
         mine = draft.todo(pieces)
-        decode = gpu_decoder(source.image, device, lambda: source.members(mine[0])[:MEASURED_ON]) if mine else None
-        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, decode)
+        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device)
         bar_of = progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies")
         # numpy's own threads would wait for work in a loop, on cores that other shards need
         with bar_of as bar, threadpool_limits(1, user_api="blas"):
@@ -79,7 +78,6 @@ class _Predictions:
     draft: Draft
     model_sha256: str
     device: torch.device
-    decode: Decode | None  # of JPEGs on a GPU, where that is faster
 
     def shard(self, name: str) -> int:
         """Make and keep the predictions for a shard; returns its number of galaxies."""
@@ -96,6 +94,8 @@ class _Predictions:
     def _answers(self, name: str) -> Answers:
         """PDFs and scores of a shard's images."""
         trained, image = self.trained, self.source.image
+        if not self.source.samples(name):  # its galaxies have no images
+            return Answers(np.empty((0, trained.bins.count)), np.empty(0), np.empty(0, np.bool_))
         turns = orientations_of(image.height, image.width) if self.settings.tta else (0,)
         blank: list[torch.Tensor] = []
 
@@ -111,25 +111,20 @@ class _Predictions:
     def _batches(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
         size = self.settings.images_a_batch(self.device.type, math.prod(self.source.image.shape))
-        parts = [slice(at, at + size) for at in range(0, self.source.samples(name), size)]
-        if self.decode is None:
-            images_bchw = self.source.images(name)
-            yield from on_device((images_bchw[part] for part in _until_stopped(parts)), self.device)
-            return
-        members = self.source.members(name)
-        for part in _until_stopped(parts):
-            here = partial(lambda part: self.source.images(name)[part], part)
-            yield decoded_by(self.decode, members[part], here, self.device)
+        images_bchw = self.source.images(name)
 
+        def parts() -> Iterator[NDArray[np.generic]]:
+            for at in range(0, len(images_bchw), size):
+                runtime.check_stop()
+                yield images_bchw[at : at + size]
 
-def _until_stopped(parts: Iterable[slice]) -> Iterator[slice]:
-    for part in parts:
-        runtime.check_stop()
-        yield part
+        return on_device(parts(), self.device)
 
 
 def are_blank(images_bchw: torch.Tensor) -> torch.Tensor:
     """Which images have one value throughout, or none that is finite, (b,). Few get past their first row."""
+    if images_bchw.is_cuda:
+        return _have_one_value(images_bchw)  # to pick some there would wait for it
     blank_b = _have_one_value(images_bchw[:, :, :1])
     blank_b[blank_b.clone()] = _have_one_value(images_bchw[blank_b])
     return blank_b

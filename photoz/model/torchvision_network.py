@@ -41,6 +41,8 @@ class TorchvisionNetwork(Network):
         try:
             with torch.no_grad():
                 self(images_bchw[:1])
+        except torch.OutOfMemoryError:
+            raise
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             size = f"{images_bchw.shape[2]}x{images_bchw.shape[3]} px"

@@ -21,4 +21,4 @@ def turn_at_random(images_bchw: torch.Tensor, generator: torch.Generator, shift_
         turned(part, kinds[(first + place) % len(kinds)]).roll(shifts[place], (2, 3))
         for place, part in enumerate(images_bchw.tensor_split(len(kinds)))
     ]
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    return torch.cat(parts)

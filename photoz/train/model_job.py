@@ -110,18 +110,20 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
     keep_freed_memory()
     resident = fits_on(device, (source.count("train") + source.count("val")) * source.image.image_bytes)
-    place = "device" if resident and settings.decoded == "auto" else settings.decoded
-    train, val = (load_labelled(source, split, place) for split in ("train", "val"))
+    train, val = (
+        load_labelled(source, split, settings.decoded, device if resident else None) for split in ("train", "val")
+    )
     if settings.shuffle_labels:
         train, val = shuffled(train, settings.seed), shuffled(val, settings.seed)
     bins = RedshiftBins.covering(train.z_spec, settings.bins)
-    scaling = InputScaling.of(train.images.take_bchw(evenly(len(train), InputScaling.MOST_IMAGES)))
+    pixels = Pixels(train, device)
+    some = evenly(len(train), InputScaling.MOST_IMAGES)
+    scaling = InputScaling.of(pixels.take(some)[0].cpu().numpy())
     image = ImageShape(source.image.channels, source.image.height, source.image.width)
     blueprint = Blueprint(settings.model, design(settings.model, image, bins, task.recipe), image, scaling)
     torch.manual_seed(settings.seed)
     network = build_network(blueprint.name, blueprint.sizes, scaling)
-    pixels = Pixels(train, device, resident)
-    problem = Problem(pixels, Pixels(val, device, resident), bins, task.recipe, settings.seed, device, world)
+    problem = Problem(pixels, Pixels(val, device), bins, task.recipe, settings.seed, device, world)
     network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
     run = Run(problem, network, lambda state: kept.save(state.progress.steps_done, state.encode()), rules)
     saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None

@@ -6,10 +6,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 
 from photoz.data import Images, ShardSet
 from photoz.data.image_set import Place
+from photoz.data.resident import ResidentImages, load_resident
 from photoz.errors import BadInput
 
 Floats = NDArray[np.float64]
@@ -19,7 +21,7 @@ Floats = NDArray[np.float64]
 class Labelled:
     """Images of a split and their spectroscopic redshifts, in the same order."""
 
-    images: Images
+    images: Images | ResidentImages
     z_spec: Floats
 
     def __len__(self) -> int:
@@ -45,9 +47,14 @@ def _twice(rows: pa.Table) -> str:
     return str(counted.filter(pc.greater(counted["count_all"], 1))["object_id"][0])
 
 
-def load_labelled(shards: ShardSet, split: str, place: Place | Literal["auto"] = "auto") -> Labelled:
-    """Decode a split. Raises BadInput for a galaxy without a redshift, or with one that can't be."""
-    images = shards.load(split, place)
+def load_labelled(
+    shards: ShardSet, split: str, place: Place | Literal["auto"] = "auto", on: torch.device | None = None
+) -> Labelled:
+    """Decode a split: on to a device to stay there, or to a place in this machine.
+
+    Raises BadInput for a galaxy without a redshift, or with one that can't be.
+    """
+    images = load_resident(shards, split, on) if on else shards.load(split, place)
     z_spec = pc.cast(images.table["z_spec"], pa.float64()).to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~(np.isfinite(z_spec) & (z_spec > -0.5)))
     if len(wrong):

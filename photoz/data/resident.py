@@ -1,0 +1,54 @@
+"""A split's images in a device's own memory. Apart from the rest: it needs torch."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from photoz import progress
+from photoz.data.batches import numbers_on
+from photoz.data.decode import stored_shape
+from photoz.data.layout import ImageFormat
+from photoz.data.shard_set import ShardSet
+from photoz.runtime import check_stop
+
+log = logging.getLogger("photoz.data")
+
+
+@dataclass
+class ResidentImages:
+    """Images on a device, as they come out of the decoder (see decode.stored_shape), and their rows."""
+
+    stored: torch.Tensor
+    table: pa.Table
+    image: ImageFormat
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def take_bchw(self, indices: NDArray[np.integer[Any]]) -> torch.Tensor:
+        """A copy of the images at `indices`, (b, c, h, w), on the device."""
+        found = self.stored[numbers_on(self.stored.device, indices)]
+        return found.permute(0, 3, 1, 2) if self.image.format == "jpg" else found
+
+
+def load_resident(shards: ShardSet, split: str, device: torch.device) -> ResidentImages:
+    """Decode a split straight to a device, a shard at a time. Raises BadFormat for a broken shard, Preempted."""
+    image, count = shards.image, shards.count(split)
+    log.info("%s: %d images, decoded once and kept on the GPU: %.2g GB", split, count, count * image.image_bytes / 1e9)
+    kind = torch.from_numpy(np.empty(0, image.dtype)).dtype
+    stored = torch.empty((count, *stored_shape(image)), dtype=kind, device=device)
+    with progress.stage(f"decode {split}", total=count, unit="images") as bar:
+        at = 0
+        for name in shards.shard_names(split):
+            check_stop()
+            decoded = np.empty((shards.samples(name), *stored_shape(image)), image.dtype)
+            shards.read_images(name, decoded)
+            stored[at : at + len(decoded)] = torch.from_numpy(decoded).to(device)
+            at += len(decoded)
+            bar.advance(len(decoded))
+    return ResidentImages(stored, shards.table(split), image)
