@@ -78,3 +78,11 @@ def running_docker(folder: Path) -> Iterator[Docker]:
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(60)
+        _unmount_below(folder)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Take away what the daemon has left mounted, as the network namespace of containers on a bridge."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in sorted((place for place in places if place.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", place], check=True, timeout=60)
