@@ -99,7 +99,7 @@ def _real_folder(folder: str) -> str:
 def _read_up_to(descriptor: int, size: int) -> bytes:
     """The next `size` bytes of a file, or as many as there are."""
     data = os.read(descriptor, size)
-    while len(data) < size and (more := os.read(descriptor, size - len(data))):  # one call gives 2 GB at most
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):  # a file server may give less
         data += more
     return data
 
