@@ -54,6 +54,7 @@ test-apptainer: setup  ## build the .sif and run the chain with it on a Slurm cl
 bench: setup  ## measure speed and memory beside their limits, as in benchmarks/RESULTS.md (half an hour on 2 quiet cores)
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.computing
+	$(BIN)/python -m benchmarks.ranks
 	$(BIN)/python -m benchmarks.reads
 	$(BIN)/python -m benchmarks.slices
 	$(BIN)/python -m benchmarks.memory

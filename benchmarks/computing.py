@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.ratios import alternated, cost, print_table, ratio
+from benchmarks.ratios import Row, alternated, cost, print_table, ratio
 from photoz.artifacts import Artifact, Destination, Ref, load
 from photoz.data import ImageFormat, Images, open_shards
 from photoz.data.batches import to_device
@@ -52,7 +52,6 @@ from tests.training_support import drawn_galaxies
 
 CPU = torch.device("cpu")
 BATCH = 128
-Row = tuple[str, str, str, str]
 
 
 def drawn(count: int, side_px: int) -> tuple[DecodedImages, np.ndarray]:
@@ -129,43 +128,11 @@ def jpeg_shards(folder: Path, count: int, side_px: int, samples_per_shard: int =
     return make_shards(catalog, ShardSettings(images="files", samples_per_shard=samples_per_shard))
 
 
-def trains(shards: Artifact, name: str, cores: set[int], *flags: str) -> "subprocess.Popen[bytes]":
-    """`photoz-job train` on these cores."""
+def train_once(shards: Artifact, name: str) -> None:
+    """`photoz-job train`, an epoch of this network."""
     command = [sys.executable, "-m", "jobs", "train", "--store", shards.store.url, "--shards", "shards/made"]
-    command += ["--name", name, "--epochs", "3", "--device", "cpu", *flags]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, preexec_fn=lambda: os.sched_setaffinity(0, cores))
-
-
-def rate(shards: Artifact, name: str) -> float:
-    """Images a second in the epochs after the first."""
-    timings = load(shards.store, Ref("model", name)).table("timings.parquet").to_pandas()
-    return float(timings["train_images_per_s"][1:].median())
-
-
-def ranks_figures(shards: Artifact, rounds: int) -> list[Row]:
-    """Two ranks, a core each, against two processes that train by themselves, a core and half the batch each.
-
-    Ranks go in step: where one core is slower than the other, both have its pace.
-    """
-    first, second = sorted(os.sched_getaffinity(0))[:2]
-    of_both, of_slower = [], []
-    for number in range(rounds):
-        alone = [
-            trains(shards, f"alone-{number}-{core}", {core}, "--batch-size", str(BATCH // 2), "--seed", str(core))
-            for core in (first, second)
-        ]
-        assert not any(process.wait() for process in alone)
-        pair = trains(shards, f"pair-{number}", {first, second}, "--batch-size", str(BATCH), "--nproc", "2")
-        assert not pair.wait()
-        rates = [rate(shards, f"alone-{number}-{core}") for core in (first, second)]
-        together = rate(shards, f"pair-{number}")
-        of_both.append(together / sum(rates))
-        of_slower.append(together / (2 * min(rates)))
-    return [
-        ("2 ranks, of 2 independent processes' speed", "0.95", "0.98", f"{statistics.median(of_both):.2f}"),
-        ("the same, of twice the slower one's speed", "", "", f"{statistics.median(of_slower):.2f}"),
-    ]
+    command += ["--name", name, "--model", name, "--epochs", "1", "--device", "cpu"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> list[Row]:
@@ -173,7 +140,7 @@ def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> lis
 
     The network alone takes infer's batches or training's, whichever is faster.
     """
-    assert not trains(shards, name, set(os.sched_getaffinity(0)), "--model", name, "--epochs", "1").wait()
+    train_once(shards, name)
     model = load(shards.store, Ref("model", name))
     trained = load_model(model, CPU)
     images = open_shards(shards).load("train", "memory")
@@ -286,7 +253,6 @@ def main() -> None:
         figures: list[Callable[[], list[Row]]] = [
             lambda: training_figures(MENKO2024, 128, 256, options.rounds),
             lambda: training_figures(APERTURE_CNN, 64, 2000, options.rounds),
-            lambda: ranks_figures(many, options.rounds),
             lambda: infer_figures(large, MENKO2024, 128, options.rounds),
             lambda: infer_figures(many, APERTURE_CNN, 64, options.rounds),
             lambda: [plain_figure(few, folder / "few", APERTURE_CNN, 64, options.rounds)],

@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.computing import fresh, loss_of
-from benchmarks.ratios import print_table
+from benchmarks.ratios import Row, print_table
 from photoz.data import ImageFormat
 from photoz.data.batches import on_device, to_device
 from photoz.data.decode import decode_into
@@ -43,7 +43,6 @@ from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import Labelled
 from tests.training_support import drawn_galaxies
 
-Row = tuple[str, str, str, str]
 BATCH, REFERENCE_IMAGES, REFERENCE_EPOCHS = 512, 8000, 50
 
 

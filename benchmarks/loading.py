@@ -25,7 +25,7 @@ import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.ratios import Cost, alternated, print_table, ratio
+from benchmarks.ratios import Cost, Row, alternated, print_table, ratio
 from photoz.artifacts import Artifact, Destination
 from photoz.data import EpochPlan, open_shards
 from photoz.data.image_set import DecodedImages, Images, StreamedImages
@@ -101,7 +101,7 @@ def read_all(images: Images, plan: EpochPlan, shuffled: bool = False) -> Callabl
     return run
 
 
-def loader_figures(shards: Artifact, rounds: int) -> list[tuple[str, str, str, str]]:
+def loader_figures(shards: Artifact, rounds: int) -> list[Row]:
     """Rows of the table about reading."""
     source = open_shards(shards)
     streams = {
@@ -149,7 +149,7 @@ def loader_figures(shards: Artifact, rounds: int) -> list[tuple[str, str, str, s
     ]
 
 
-def shard_figure(catalog: Artifact, folder: Path, rounds: int) -> tuple[str, str, str, str]:
+def shard_figure(catalog: Artifact, folder: Path, rounds: int) -> Row:
     """CPU of the shard job against what it can't do without."""
     files = [folder / name for name in catalog.table("catalog.parquet")["image"].to_pylist()]
     scratch = folder / "plain"

@@ -32,7 +32,7 @@ from benchmarks.accuracy import photoz_job
 from photoz.artifacts import Artifact, Ref, load, open_store
 from photoz.data import ImageFormat
 from photoz.data.image_set import DecodedImages
-from photoz.model.aperture_cnn import ApertureCNN, ApertureShape
+from photoz.model.aperture_cnn import ApertureCNN, ApertureShape, stem_stride
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import keep_freed_memory
 from photoz.model.menko2024 import Menko2024
@@ -102,13 +102,16 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
     ours, reference = recipe_for(APERTURE_CNN, galaxies), recipe_for(MENKO2024, galaxies)
     sizes = ApertureShape.from_json(design(APERTURE_CNN, shape, bins, ours))
     plain = replace(ours, members=1, learning_rate=2e-3)
+    finer = stem_stride(shape.height, shape.width) // 2
 
     def aperture(**changes: Any) -> Build:
         return lambda scaling: ApertureCNN(scaling, replace(sizes, **changes))
 
     return {
         "aperture-cnn (the default)": (ours, aperture()),
-        "aperture-cnn, trunk 8, 16, 32 wide": (ours, aperture(widths=(8, 16, 32))),
+        "aperture-cnn, trunk on twice as many pixels a side": (ours, aperture(stride=finer)),
+        "aperture-cnn, the same, 8, 16, 32 wide": (ours, aperture(stride=finer, widths=(8, 16, 32))),
+        "aperture-cnn, trunk of two blocks, 32, 64 wide": (ours, aperture(widths=(32, 64))),
         "aperture-cnn, trunk 32, 64, 128 wide": (ours, aperture(widths=(32, 64, 128))),
         "aperture-cnn, one member": (ours, aperture(members=1)),
         "residual network, 16 to 128 wide": (plain, lambda s: PlainResNet(s, bins.count, (16, 32, 64, 128))),

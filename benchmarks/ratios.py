@@ -2,10 +2,11 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 ROUNDS = 5
+Row = tuple[str, str, str, str]  # figure, reach, aim, found
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def ratio(of: list[Cost], to: list[Cost], what: Callable[[Cost], float] = lambda
     return statistics.median(what(mine) / what(other) for mine, other in zip(of, to, strict=True))
 
 
-def print_table(rows: list[tuple[str, str, str, str]]) -> None:
-    """Print (figure, reach, aim, found) as a table for RESULTS.md."""
+def print_table(rows: Iterable[Row]) -> None:
+    """Print a table for RESULTS.md."""
     print("\n| figure | reach | aim | found |\n|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")

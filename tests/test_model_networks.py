@@ -49,6 +49,15 @@ def test_every_network_takes_any_channels_size_and_type(
     assert answer.shape == ((40,) if name == MENKO2024 else (recipe_for(name, 5000).members, 40, BINS.count))
 
 
+@pytest.mark.parametrize(("side_px", "stride", "kernel"), [(32, 1, 5), (64, 2, 5), (128, 4, 7)])
+def test_a_model_of_before_the_stride_was_kept_is_built_as_it_was(side_px: int, stride: int, kernel: int) -> None:
+    images, _ = drawn_galaxies(8, (3, side_px, side_px), "uint8")
+    sizes = design(APERTURE_CNN, ImageShape(3, side_px, side_px), BINS, recipe_for(APERTURE_CNN, 5000))
+    del sizes["stride"]
+    stem = build_network(APERTURE_CNN, sizes, InputScaling.of(images)).trunk.stem
+    assert (stem.stride, stem.kernel_size) == ((stride, stride), (kernel, kernel))
+
+
 def test_photometry_does_not_change_when_an_image_is_turned() -> None:
     images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
     network = fresh_network(APERTURE_CNN, images)

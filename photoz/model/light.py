@@ -41,7 +41,8 @@ class Light(nn.Module):
         """The same, from a signal that is there already."""
         if not self.levels:
             signal_bchw = torch.asinh(signal_bchw / STRETCH_SOFTENING)
-        return ((signal_bchw - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        standard_bchw = torch.addcmul(-self.mean / self.std, signal_bchw, 1 / self.std)
+        return standard_bchw.contiguous(memory_format=torch.channels_last)
 
     def signal(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Levels from 0 to 1, or flux in units of the pixel noise, plane by plane in memory.
@@ -49,8 +50,9 @@ class Light(nn.Module):
         A masked pixel (NaN) counts as sky.
         """
         planes_bchw = images_bchw.to(torch.float32, memory_format=torch.contiguous_format)
-        signal_bchw = (planes_bchw - self.sky) / self.noise
-        return signal_bchw if self.levels else signal_bchw.nan_to_num(0.0, 0.0, 0.0)
+        if self.levels:  # their sky is 0, and the planes are a copy
+            return planes_bchw.div_(self.noise)
+        return ((planes_bchw - self.sky) / self.noise).nan_to_num_(0.0, 0.0, 0.0)
 
     def linear(self, signal_bchw: torch.Tensor) -> list[torch.Tensor]:
         """The signal itself and, for 8-bit pictures, the signal with an asinh stretch undone."""
@@ -62,5 +64,5 @@ class Light(nn.Module):
 
 def _unstretch(shown: torch.Tensor, softening: float) -> torch.Tensor:
     """True over shown intensity: sinh(Q s) / (Q s), 1 where nothing is shown."""
-    argument = (softening * shown).clamp_min(1e-3)
-    return torch.sinh(argument) / argument
+    argument = (softening * shown).clamp_min_(1e-3)
+    return torch.sinh(argument).div_(argument)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from photoz.errors import BadInput
-from photoz.model.aperture_cnn import ApertureCNN, ApertureShape, aperture_radii
+from photoz.model.aperture_cnn import ApertureCNN, ApertureShape, aperture_radii, stem_stride
 from photoz.model.bins import RedshiftBins
 from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, TORCHVISION, Recipe, check_model_name
@@ -33,8 +33,17 @@ def design(name: str, image: ImageShape, bins: RedshiftBins, recipe: Recipe) -> 
         expected = f"expected at least {SMALLEST_PX}x{SMALLEST_PX}; cut larger stamps"
         raise BadInput(f"images of {image.height}x{image.width} px: {expected}")
     if name == APERTURE_CNN:
-        radii_px = aperture_radii(image.height, image.width)
-        return asdict(ApertureShape(image.height, image.width, bins.count, recipe.members, recipe.dropout, radii_px))
+        height, width = image.height, image.width
+        shape = ApertureShape(
+            height=height,
+            width=width,
+            bins=bins.count,
+            members=recipe.members,
+            dropout=recipe.dropout,
+            radii_px=aperture_radii(height, width),
+            stride=stem_stride(height, width),
+        )
+        return asdict(shape)
     return {} if name == MENKO2024 else {"bins": bins.count}
 
 

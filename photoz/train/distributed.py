@@ -85,7 +85,7 @@ def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn
     """The network as each rank trains it; rank 0's first weights are everyone's.
 
     On CUDA gradients are averaged on the way and batch norms take their statistics over all ranks; on CPUs
-    average_gradients does the first, each rank takes its own statistics, and rank 0's are kept.
+    photoz.train.gradients does the first, each rank takes its own statistics, and rank 0's are kept.
     """
     if world.size == 1:
         return network
@@ -97,26 +97,6 @@ def spread(network: nn.Module, world: runtime.World, device: torch.device) -> nn
         dist.broadcast(first, 0)
         value.copy_(first)
     return network
-
-
-def average_gradients(network: nn.Module, values: Sequence[float], world: runtime.World) -> list[float]:
-    """Give every rank the mean of all ranks' gradients, where `spread` does not see to it; returns totals(values).
-
-    On CPUs both go in one message: ranks wait for one another once a step. Not with DistributedDataParallel there,
-    which packs gradients anew after its first step: with three ranks or more their sums would then round otherwise, and
-    a resumed run would not be the unbroken one bit for bit.
-    """
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    if world.size == 1 or gradients[0].is_cuda:
-        return totals(values, world, gradients[0].device) if values else []
-    parts = [gradient.reshape(-1) for gradient in gradients]
-    together = torch.cat([*parts, torch.tensor(values, dtype=torch.float32)])
-    dist.all_reduce(together)
-    *sums, last = torch.split(together, [*map(len, parts), len(values)])
-    for gradient, found in zip(gradients, sums, strict=True):
-        torch.div(found.view_as(gradient), world.size, out=gradient)
-    summed: list[float] = last.tolist()
-    return summed
 
 
 def gradients_kept_here(network: nn.Module, here: bool) -> AbstractContextManager[None]:

@@ -32,12 +32,12 @@ from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import check_splits, load_labelled, shuffled
 from photoz.train.settings import TrainSettings
 from photoz.train.state import Checkpoint
-from photoz.train.tracking import Tracked, tracked
+from photoz.train.tracking import Report, Tracked, tracked
 from photoz.train.validation import Validation
 
 log = logging.getLogger("photoz.train")
 
-RECIPE = 3  # raise it when the same settings come to give other bytes
+RECIPE = 4  # raise it when the same settings come to give other bytes
 _PIECE = "model"
 _PREPARE_IMAGES = 2048
 
@@ -65,8 +65,8 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
                     kept = Checkpoints(shelf_for(draft, folder, anew=dest.force))
                     told = Tracked(dest.name, draft.fingerprint, _in_one(decides) | {"shards": str(shards.ref)})
                     with tracked(told if world.rank == 0 else None) as report:
-                        rules = Rules(parse_duration(settings.checkpoint_every), settings.micro_batch, report)
-                        _make(_Task(source, settings, recipe, world, device), rules, draft, kept)
+                        task = _Task(source, settings, recipe, world, device)
+                        _make(task, _rules(settings, report), draft, kept)
             if world.rank > 0:
                 return draft.partial()
             if not draft.finish_slice():
@@ -103,6 +103,15 @@ class _Task:
     recipe: Recipe
     world: runtime.World
     device: torch.device
+
+
+def _rules(settings: TrainSettings, report: Report) -> Rules:
+    return Rules(
+        save_every_s=parse_duration(settings.checkpoint_every),
+        micro_batch=settings.micro_batch,
+        rank_timeout_s=parse_duration(settings.rank_timeout),
+        report=report,
+    )
 
 
 def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:

@@ -19,6 +19,7 @@ from photoz.runtime import World, stop_requested
 from photoz.train import distributed
 from photoz.train.asking import ask_on_first, in_batches
 from photoz.train.augment import turn_at_random
+from photoz.train.gradients import Average, averaging
 from photoz.train.losses import BinnedLoss, Loss, squared_error
 from photoz.train.optimizer import MAX_GRADIENT_NORM, WeightAverage, learning_rate, make_optimizer
 from photoz.train.pixels import Pixels
@@ -53,6 +54,7 @@ class Rules:
 
     save_every_s: float
     micro_batch: int | None = None
+    rank_timeout_s: float = 600.0
     report: Report = lambda row: None  # takes an epoch's history and times
 
 
@@ -86,12 +88,17 @@ class Run:
         self._saved: tuple[int, int] | None = None  # (epoch, step) of the newest checkpoint
         self._unseen: list[tuple[torch.Tensor, int]] = []  # loss and galaxies of each step since the last look
         self.clock, self.spent = StepClock(), dict[str, float]()
+        self._average_gradients: Average
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
-        network = distributed.spread(self.network, self.problem.world, self.problem.device)
+        world, device = self.problem.world, self.problem.device
+        network = distributed.spread(self.network, world, device)
         samples, epochs = len(self.problem.train), self.problem.recipe.epochs
-        with shown.stage("train", total=epochs * samples, unit="galaxies") as bar:
+        with (
+            averaging(self.network, world, device, self.rules.rank_timeout_s) as self._average_gradients,
+            shown.stage("train", total=epochs * samples, unit="galaxies") as bar,
+        ):
             bar.advance(self.progress.epoch * samples + self.progress.galaxies)
             self._counted_until = self._saved_at = time.monotonic()
             try:
@@ -138,10 +145,10 @@ class Run:
         self._unseen.append((loss * len(z_spec_b), len(z_spec_b)))
         self.clock.lap("forward_backward")
         looks = (at.step + 1) % self.look_every == 0 or at.step + 1 == self.plan.steps
-        sums = distributed.average_gradients(self.network, self._to_tell() if looks else [], world)
+        sums = self._average_gradients(self._to_tell() if looks else [])
         self.clock.lap("communication")
         seen = self._take_in(sums) if looks else _Seen()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM, foreach=True)
         self.optimizer.step()
         at.step, at.steps_done = at.step + 1, at.steps_done + 1
         self.average.update(self.network, at.steps_done)
