@@ -1,12 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from photoz.errors import BadInput
+from photoz.model import devices
 from photoz.model.bins import RedshiftBins
+from photoz.model.devices import has_bfloat16
 from photoz.model.familiarity import Familiarity
 from photoz.model.names import APERTURE_CNN, MENKO2024, recipe_for
 from photoz.model.network import Network
+from photoz.model.redshift_model import ask
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import weights_of
 from photoz.model.scaling import InputScaling
@@ -109,3 +114,33 @@ def test_familiarity_is_1_at_the_99th_percentile_and_large_for_strangers() -> No
     found = Familiarity.of(train, val)
     assert np.mean(found.score(val) > 1) == pytest.approx(0.01, abs=0.005)
     assert found.score(val + 30).min() > 3
+
+
+def test_a_cpus_bfloat16_is_known_by_what_the_system_says_of_it() -> None:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists() or not hasattr(torch.cpu, "get_capabilities"):
+        pytest.skip("nothing here says what the CPU has")
+    assert has_bfloat16("cpu") == any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device_type: True)
+    images, _ = drawn_galaxies(200, (3, 32, 32), "uint8")
+    network = fresh_network(MENKO2024, images)
+    batch = torch.from_numpy(images)
+    with devices.autocast(batch.device, network.bfloat16_on_cpu):
+        assert network.features(batch).dtype == torch.bfloat16
+    answer = ask(network, [batch]).answer
+    rounded = torch.from_numpy(answer).to(torch.bfloat16).double().numpy()
+    assert len(np.unique(answer)) > 190 and (answer != rounded).mean() > 0.9
+    np.testing.assert_allclose(answer, network(batch).detach().numpy(), atol=0.02)
+
+
+def test_the_default_network_computes_in_float32_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = drawn_galaxies(40, (3, 32, 32), "uint8")
+    network = fresh_network(APERTURE_CNN, images)
+    found = ask(network, [torch.from_numpy(images)])
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device_type: True)
+    with_bfloat16 = ask(network, [torch.from_numpy(images)])
+    assert np.array_equal(found.answer, with_bfloat16.answer)
+    assert np.array_equal(found.features_bf, with_bfloat16.features_bf)

@@ -155,6 +155,8 @@ class MemberLinear(nn.Module):
 class ApertureCNN(Network):
     """Images (b, c, h, w) as stored -> logits (m, b, z), one set a member."""
 
+    bfloat16_on_cpu = False
+
     def __init__(self, scaling: InputScaling, shape: ApertureShape) -> None:
         super().__init__()
         self.light = Light(scaling, shape.softenings)

@@ -1,6 +1,7 @@
 """What every network has in common. Legend: b image, c channel, h row, w column, f feature, m member, z bin."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -8,6 +9,8 @@ from torch import nn
 
 class Network(nn.Module, ABC):
     """What the training loop and inference ask of a network."""
+
+    bfloat16_on_cpu: ClassVar[bool] = True  # where the CPU has it; False for one that has little to multiply
 
     @abstractmethod
     def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
@@ -20,6 +23,11 @@ class Network(nn.Module, ABC):
     def prepare(self, images_bchw: torch.Tensor) -> None:
         """Measure what it needs on training images, once, before training; nothing for most."""
 
+    def answer_float32(self, features_bf: torch.Tensor) -> torch.Tensor:
+        """The head's answer, in float32 also where features come from bfloat16: a redshift needs more than 8 bits."""
+        with torch.autocast(features_bf.device.type, enabled=False):
+            return self.answer(features_bf.float())
+
     def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Images (b, c, h, w) as stored -> the head's answer."""
-        return self.answer(self.features(images_bchw))
+        return self.answer_float32(self.features(images_bchw))

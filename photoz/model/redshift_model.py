@@ -63,10 +63,10 @@ def ask(network: Network, batches: Iterable[torch.Tensor], orientations: Sequenc
     answers, features = [], []
     for images_bchw in batches:
         found = []
-        with autocast(images_bchw.device):
+        with autocast(images_bchw.device, network.bfloat16_on_cpu):
             for orientation in orientations:
                 features_bf = network.features(turned(images_bchw, orientation) if orientation else images_bchw)
-                found.append((masses_of(network.answer(features_bf).float()), features_bf))
+                found.append((masses_of(network.answer_float32(features_bf)), features_bf))
         answers.append(torch.stack([answer for answer, _ in found]).mean(0).cpu().numpy().astype(np.float64))
         features.append(found[0][1].float().cpu().numpy().astype(np.float64))
     return NetworkOutput(np.concatenate(answers), np.concatenate(features))

@@ -168,7 +168,7 @@ class Run:
         for number, (images, z_spec) in enumerate(chunks, 1):
             # With several CUDA devices gradients travel during the last backward pass only.
             with distributed.gradients_kept_here(network, number < len(chunks)):
-                with autocast(self.problem.device):
+                with autocast(self.problem.device, self.network.bfloat16_on_cpu):
                     answer = network(images)
                 share = len(z_spec) / len(z_spec_b)
                 loss = self.loss(answer, z_spec)
