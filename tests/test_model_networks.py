@@ -9,6 +9,7 @@ from photoz.model import devices
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import has_bfloat16
 from photoz.model.familiarity import Familiarity
+from photoz.model.light import Light
 from photoz.model.names import APERTURE_CNN, MENKO2024, recipe_for
 from photoz.model.network import Network
 from photoz.model.redshift_model import ask
@@ -61,6 +62,20 @@ def test_a_model_of_before_the_stride_was_kept_is_built_as_it_was(side_px: int, 
     del sizes["stride"]
     stem = build_network(APERTURE_CNN, sizes, InputScaling.of(images)).trunk.stem
     assert (stem.stride, stem.kernel_size) == ((stride, stride), (kernel, kernel))
+
+
+def test_light_undoes_an_asinh_stretch_of_the_intensity() -> None:
+    scaling = InputScaling("uint8", (0.0,) * 3, (255.0,) * 3, (0.1,) * 3, (0.1,) * 3)
+    light = Light(scaling, (4.0, 8.0))
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+    images[0] //= 64  # faint ones, too
+    shown = images / 255.0
+    intensity = shown.mean(1, keepdims=True)
+    as_is, *undone = light.linear(light.signal(torch.from_numpy(images)))
+    np.testing.assert_allclose(as_is, shown, atol=1e-6)
+    for softening, found in zip((4.0, 8.0), undone, strict=True):
+        argument = np.maximum(softening * intensity, 1e-12)
+        np.testing.assert_allclose(found, shown * np.sinh(argument) / argument, rtol=3e-5)
 
 
 def test_photometry_does_not_change_when_an_image_is_turned() -> None:

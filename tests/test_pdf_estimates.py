@@ -1,4 +1,5 @@
 import numpy as np
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -77,6 +78,14 @@ def test_calibration_keeps_pdfs_whole_and_their_medians_in_order(
     assert (calibrated >= 0).all()
     np.testing.assert_allclose(calibrated.sum(axis=1), 1.0)
     assert (np.diff(redshift_pdf.cdf(calibrated), axis=1) >= 0).all()
+
+
+@given(masses, st.floats(0.22, 4.5))
+def test_calibration_goes_through_the_beta_distributions_cdf(mass: np.ndarray, beta: float) -> None:
+    whole = (mass + 1e-6) / (mass + 1e-6).sum(axis=1, keepdims=True)
+    below = redshift_pdf.cdf(whole)
+    expected = np.diff(scipy.stats.beta(beta, beta).cdf(below), axis=1)
+    np.testing.assert_allclose(Calibration(1.0, beta).apply(whole), expected, atol=2e-7)
 
 
 def test_calibration_of_1_changes_nothing() -> None:

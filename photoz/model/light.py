@@ -64,5 +64,6 @@ class Light(nn.Module):
 
 def _unstretch(shown: torch.Tensor, softening: float) -> torch.Tensor:
     """True over shown intensity: sinh(Q s) / (Q s), 1 where nothing is shown."""
-    argument = (softening * shown).clamp_min_(1e-3)
-    return torch.sinh(argument).div_(argument)
+    argument = (softening * shown).clamp_min_(0.01)  # below, it is 1 to 2e-5
+    grown = argument.exp()  # with torch.sinh it takes twice as long
+    return torch.sub(grown, grown.reciprocal()).div_(argument.mul_(2.0))

@@ -11,13 +11,14 @@ from contextlib import suppress
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from photoz.runtime import World
 
 _TOKEN_BYTES = 64  # at the start, by which the others know the file
-_HEADER_BYTES = 4096  # with the counters of at most 504 ranks
+_HEADER_BYTES = 4096
+_MOST_RANKS = (_HEADER_BYTES - _TOKEN_BYTES) // 16  # with a counter and a mark each
 _SPIN_S, _NAP_S, _PROBE_S = 0.05, 0.001, 1.0
-_GONE = -1
 
 
 class RankLost(dist.DistError):
@@ -33,7 +34,7 @@ class SharedSum:
     def __init__(self, file: int, numbers: int, world: World, timeout_s: float) -> None:
         self._file, self._world, self._timeout_s = file, world, timeout_s
         memory = mmap.mmap(file, _bytes(numbers, world))
-        self._meetings_r = np.frombuffer(memory, np.int64, world.size, _TOKEN_BYTES)
+        self._meetings_r, self._gone_r = np.frombuffer(memory, np.int64, 2 * world.size, _TOKEN_BYTES).reshape(2, -1)
         rows = np.frombuffer(memory, np.float32, offset=_HEADER_BYTES).reshape(world.size + 1, numbers)
         *self._rows, self._sum = torch.from_numpy(rows).unbind()
         first, end = (numbers * rank // world.size for rank in (world.rank, world.rank + 1))
@@ -58,34 +59,35 @@ class SharedSum:
 
     def leave(self) -> None:
         """Tell the others not to wait for this rank any more."""
-        self._meetings_r[self._world.rank] = _GONE
+        self._gone_r[self._world.rank] = 1
 
     def _meet(self) -> None:
         """Return once all ranks have come here as often as this one."""
         self._meetings += 1
         self._meetings_r[self._world.rank] = self._meetings
         began = probed = time.monotonic()
-        while (fewest := self._meetings_r.min()) < self._meetings:
+        while (missing_r := self._meetings_r < self._meetings).any():
             now = time.monotonic()
-            if fewest == _GONE:
+            if self._gone_r[missing_r].any():
                 raise RankLost("it has left")
             if now - began > self._timeout_s:
                 raise RankLost(f"timed out after {self._timeout_s:g} s")
             if now - probed > _PROBE_S:
-                self._look_for_dead()
+                self._look_for_dead(missing_r)
                 probed = now
             if now - began < _SPIN_S:
                 os.sched_yield()
             else:
                 time.sleep(_NAP_S)
 
-    def _look_for_dead(self) -> None:
-        for rank in np.flatnonzero(self._meetings_r < self._meetings).tolist():
+    def _look_for_dead(self, missing_r: NDArray[np.bool_]) -> None:
+        for rank in np.flatnonzero(missing_r).tolist():
             try:
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank)
             except OSError:  # its owner lives
                 continue
-            raise RankLost(f"the process of rank {rank} has died")
+            if self._meetings_r[rank] < self._meetings:  # it has not come and gone on meanwhile
+                raise RankLost(f"the process of rank {rank} has died")
 
 
 def new_file(numbers: int, world: World) -> tuple[int, bytes] | None:
@@ -94,7 +96,8 @@ def new_file(numbers: int, world: World) -> tuple[int, bytes] | None:
     None where not all ranks are on this machine, or it can't share memory in this way.
     """
     # Processors other than x86 may show another core the counter before the numbers.
-    if world.local_size < world.size or platform.machine() != "x86_64" or not hasattr(os, "memfd_create"):
+    able = platform.machine() == "x86_64" and hasattr(os, "memfd_create") and world.size <= _MOST_RANKS
+    if world.local_size < world.size or not able:
         return None
     file, token = os.memfd_create("photoz-sums"), secrets.token_bytes(_TOKEN_BYTES)
     os.ftruncate(file, _bytes(numbers, world))
