@@ -35,7 +35,7 @@ from photoz.data.image_set import DecodedImages
 from photoz.infer import InferSettings, infer_redshifts
 from photoz.infer.rows import as_parquet
 from photoz.model.bins import RedshiftBins
-from photoz.model.devices import keep_freed_memory
+from photoz.model.devices import has_bfloat16, keep_freed_memory
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.network import Network
 from photoz.model.redshift_model import ask
@@ -75,10 +75,10 @@ def fresh(
     return network.to(memory_format=torch.channels_last), bins  # type: ignore[call-overload]
 
 
-def sgemm_rate() -> float:
-    """FLOP/s of a large matrix product."""
+def product_rate(dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of a large matrix product: of sgemm, unless another type is asked for."""
     n = 2048
-    a, b, out = (torch.randn(n, n) for _ in range(3))
+    a, b, out = (torch.randn(n, n).to(dtype) for _ in range(3))
     return 2 * n**3 / min(cost(lambda: torch.mm(a, b, out=out)).wall for _ in range(3))
 
 
@@ -101,19 +101,23 @@ def training_figures(name: str, side_px: int, count: int, rounds: int) -> list[R
     images, z = drawn(count, side_px)
     recipe = replace(recipe_for(name, 8000), epochs=1)
     flops = flops_an_image(*fresh(name, side_px, recipe, images), recipe, images)
-    shares, waits = [], []
+    shares, halves, waits = [], [], []
+    in_bfloat16 = fresh(name, side_px, recipe, images)[0].bfloat16_on_cpu and has_bfloat16("cpu")
     for _ in range(rounds):
         network, bins = fresh(name, side_px, recipe, images)
         pixels = Pixels(Labelled(images, z), CPU)
         run = Run(Problem(pixels, pixels, bins, recipe, 0, CPU, World()), network, lambda state: None, Rules(1e9))
-        limit = sgemm_rate()
+        limit = product_rate()
         run.train()
         spent = sum(run.spent.values())
-        shares.append(flops * count / spent / ((limit + sgemm_rate()) / 2))
+        shares.append(flops * count / spent / ((limit + product_rate()) / 2))
+        halves.append(flops * count / spent / product_rate(torch.bfloat16) if in_bfloat16 else 0.0)
         waits.append(run.spent["data_wait"] / spent)
     share, wait = statistics.median(shares), statistics.median(waits)
     title = f"{name} {side_px}x{side_px}x3: training FLOP/s of a large sgemm's ({flops / 1e9:.2g} GFLOP an image)"
-    return [(title, "65 %", "80 %", f"{share:.0%}"), (f"{name}: data wait", "5 %", "", f"{wait:.1%}")]
+    of_half = ("the same, of a large bfloat16 product's: it trains in that", "", "", f"{statistics.median(halves):.0%}")
+    rows = [(title, "65 %", "80 %", f"{share:.0%}"), *([of_half] if in_bfloat16 else [])]
+    return [*rows, (f"{name}: data wait", "5 %", "", f"{wait:.1%}")]
 
 
 def jpeg_shards(folder: Path, count: int, side_px: int, samples_per_shard: int = 1000) -> Artifact:
@@ -213,6 +217,7 @@ def plain_epochs(data: Pictures, name: str, side_px: int, recipe: Recipe) -> Cal
     images, _ = drawn(256, side_px)
 
     def run() -> None:
+        torch.set_num_threads(usable_cores())
         network, bins = fresh(name, side_px, recipe, images)
         loss, optimizer = loss_of(recipe, bins), make_optimizer(network, recipe)
         loader = DataLoader(data, batch_size=recipe.batch_size, shuffle=True, num_workers=2)
@@ -237,6 +242,7 @@ def plain_figure(shards: Artifact, folder: Path, name: str, side_px: int, rounds
     recipe = replace(recipe_for(name, len(chosen)), epochs=epochs, batch_size=BATCH)
 
     def ours() -> None:
+        torch.set_num_threads(usable_cores())
         images = open_shards(shards).load("train", "memory")
         network, bins = fresh(name, side_px, recipe, images)
         labels = np.asarray(images.table["z_spec"].to_numpy(), np.float64)

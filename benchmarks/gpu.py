@@ -231,7 +231,7 @@ def step_rows(case: Case, bench: Bench) -> list[Row]:
 
         def run() -> None:
             optimizer.zero_grad(set_to_none=True)
-            with autocast(bench.device):
+            with autocast(bench.device, network.bfloat16_on_cpu):
                 answer = changed(images_bchw)
             loss(answer, z_spec_b).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

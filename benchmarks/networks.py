@@ -35,6 +35,7 @@ from photoz.data.image_set import DecodedImages
 from photoz.model.aperture_cnn import ApertureCNN, ApertureShape, stem_stride
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import keep_freed_memory
+from photoz.model.light import Light
 from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.network import Network
@@ -75,7 +76,7 @@ class PlainResNet(Network):
 
     def __init__(self, scaling: InputScaling, bins: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.light = ApertureCNN(scaling, ApertureShape(64, 64, bins, 1, 0.0, (1.0,))).light
+        self.light = Light(scaling)
         self.stem = nn.Conv2d(scaling.channels, widths[0], 5, 2, 2)
         self.blocks = nn.Sequential(*(PlainBlock(a, b) for a, b in pairwise((widths[0], *widths))))
         self.head = nn.Linear(widths[-1], bins)
@@ -102,7 +103,7 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
     ours, reference = recipe_for(APERTURE_CNN, galaxies), recipe_for(MENKO2024, galaxies)
     sizes = ApertureShape.from_json(design(APERTURE_CNN, shape, bins, ours))
     plain = replace(ours, members=1, learning_rate=2e-3)
-    finer = stem_stride(shape.height, shape.width) // 2
+    finer = max(1, stem_stride(shape.height, shape.width) // 2)
 
     def aperture(**changes: Any) -> Build:
         return lambda scaling: ApertureCNN(scaling, replace(sizes, **changes))

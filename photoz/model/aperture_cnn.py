@@ -30,10 +30,10 @@ class ApertureShape:
     members: int
     dropout: float
     radii_px: tuple[float, ...]
+    stride: int  # of the trunk's first convolution
     softenings: tuple[float, ...] = (4.0, 8.0)
     widths: tuple[int, ...] = (16, 32, 64)
     hidden: int = 128
-    stride: int = 1  # of the trunk's first convolution
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "ApertureShape":
@@ -48,7 +48,10 @@ class ApertureShape:
 
 
 def stem_stride(height: int, width: int) -> int:
-    """One that leaves the trunk some 16 to 32 pixels a side: twice as many take twice as long and are no better."""
+    """One that leaves the trunk 16 to 32 pixels a side, more of the smallest and the largest images.
+
+    Twice as many take twice as long and are no better.
+    """
     smaller = min(height, width)
     return 1 if smaller < 48 else 2 if smaller < 64 else 4 if smaller < 128 else 8
 
@@ -85,7 +88,7 @@ class AperturePhotometry(nn.Module):
         for plane_bchw in planes:
             # With few apertures, in this order a CPU's matrix product takes half the time.
             flux_kx = self.weights_kp @ plane_bchw.flatten(2).flatten(0, 1).T
-            flux_bck = flux_kx.view(-1, *plane_bchw.shape[:2]).permute(1, 2, 0).contiguous()
+            flux_bck = flux_kx.view(len(flux_kx), *plane_bchw.shape[:2]).permute(1, 2, 0).contiguous()
             magnitude_bck = torch.asinh(flux_bck / self.faintest)
             colour = magnitude_bck[:, 1:] - magnitude_bck[:, :-1]
             growth = magnitude_bck[:, :, 1:] - magnitude_bck[:, :, :-1]
@@ -154,8 +157,6 @@ class MemberLinear(nn.Module):
 
 class ApertureCNN(Network):
     """Images (b, c, h, w) as stored -> logits (m, b, z), one set a member."""
-
-    bfloat16_on_cpu = False
 
     def __init__(self, scaling: InputScaling, shape: ApertureShape) -> None:
         super().__init__()

@@ -49,10 +49,10 @@ class Light(nn.Module):
 
         A masked pixel (NaN) counts as sky.
         """
-        planes_bchw = images_bchw.to(torch.float32, memory_format=torch.contiguous_format)
-        if self.levels:  # their sky is 0, and the planes are a copy
+        planes_bchw = images_bchw.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        if self.levels:  # their sky is 0
             return planes_bchw.div_(self.noise)
-        return ((planes_bchw - self.sky) / self.noise).nan_to_num_(0.0, 0.0, 0.0)
+        return planes_bchw.sub_(self.sky).div_(self.noise).nan_to_num_(0.0, 0.0, 0.0)
 
     def linear(self, signal_bchw: torch.Tensor) -> list[torch.Tensor]:
         """The signal itself and, for 8-bit pictures, the signal with an asinh stretch undone."""

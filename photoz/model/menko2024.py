@@ -24,6 +24,8 @@ class Menko2024(Network):
     """Images (b, c, h, w) as stored -> redshift (b,). 3,346,657 parameters at 3 channels,
     counted as Keras does, with the batch norms' moving statistics."""
 
+    bfloat16_on_cpu = True
+
     def __init__(self, scaling: InputScaling) -> None:
         super().__init__()
         self.light = Light(scaling)
@@ -40,7 +42,7 @@ class Menko2024(Network):
 
     def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """What the dense layer sees, (b, f)."""
-        pooled_bf: torch.Tensor = self.convolutions(self.light.stretched(images_bchw)).mean((2, 3))
+        pooled_bf: torch.Tensor = self.convolutions(self.light.stretched(images_bchw)).float().mean((2, 3))
         return pooled_bf
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 class Network(nn.Module, ABC):
     """What the training loop and inference ask of a network."""
 
-    bfloat16_on_cpu: ClassVar[bool] = True  # where the CPU has it; False for one that has little to multiply
+    bfloat16_on_cpu: ClassVar[bool] = False  # where the CPU has it; for those that were seen to gain by it
 
     @abstractmethod
     def features(self, images_bchw: torch.Tensor) -> torch.Tensor:

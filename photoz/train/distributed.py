@@ -1,4 +1,4 @@
-"""Several processes that train one network: gloo on CPUs, NCCL on CUDA devices."""
+"""Several processes that train one network: they meet through gloo on CPUs, NCCL on CUDA devices."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -39,8 +39,8 @@ def joined(world: runtime.World, device: torch.device, timeout_s: float) -> Iter
         )
         yield
     except BaseException as error:
+        say_why(error)
         if not _is_lost_rank(error):
-            _say_why(error)
             raise
         # A rank that was asked to stop may find that another one has already gone: a collective fails then.
         runtime.check_stop()
@@ -55,8 +55,10 @@ def _is_lost_rank(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _say_why(error: BaseException) -> None:
-    """Leave the exit code for the other ranks, whose collectives are about to fail."""
+def say_why(error: BaseException) -> None:
+    """Leave the exit code of a failure of this rank for the others, whose collectives are about to fail."""
+    if _is_lost_rank(error):
+        return
     code = error.exit_code if isinstance(error, PhotozError) else ExitCode.BUG
     if dist.is_initialized():
         with suppress(RuntimeError):  # whoever kept the store may be gone

@@ -1,8 +1,9 @@
 """The mean of all ranks' gradients on CPUs. On CUDA DistributedDataParallel sees to it."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import accumulate
 
 import torch
@@ -10,11 +11,13 @@ import torch.distributed as dist
 from torch import nn
 
 from photoz.runtime import World
-from photoz.train.distributed import from_first, totals
+from photoz.train.distributed import from_first, say_why, totals
 from photoz.train.shared_sum import SharedSum, new_file, open_file
 
+log = logging.getLogger("photoz.train")
+
 _CPU = torch.device("cpu")
-_MOST_VALUES = 8
+_MOST_VALUES = 8  # that ranks tell one another in a step, beside gradients
 
 # Gives every rank the mean of all ranks' gradients, where `spread` does not see to it, and returns totals(values).
 Average = Callable[[Sequence[float]], list[float]]
@@ -89,16 +92,19 @@ def _shared_sum(numbers: int, world: World, timeout_s: float) -> Iterator[Shared
         key = from_first(key, world, _CPU)
         if key and file is None:
             file = open_file(key)
+        shared = None
         if file is not None:
             held.callback(os.close, file)
-        (without,) = totals([file is None], world, _CPU)
-        if without or file is None:
+            with suppress(OSError):
+                shared = SharedSum(file, numbers, world, timeout_s)
+        (without,) = totals([shared is None], world, _CPU)  # no rank goes on before all hold their locks
+        log.info("ranks add up gradients through %s", "gloo" if without else "shared memory")
+        if without or shared is None:
             yield None
             return
-        shared = SharedSum(file, numbers, world, timeout_s)
-        dist.barrier()  # every rank holds its lock
         try:
             yield shared
-        except BaseException:
+        except BaseException as error:
+            say_why(error)  # before the others look for it
             shared.leave()
             raise

@@ -54,7 +54,7 @@ class Rules:
 
     save_every_s: float
     micro_batch: int | None = None
-    rank_timeout_s: float = 600.0
+    rank_timeout_s: float = 1200.0
     report: Report = lambda row: None  # takes an epoch's history and times
 
 

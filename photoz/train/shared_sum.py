@@ -66,10 +66,15 @@ class SharedSum:
         self._meetings += 1
         self._meetings_r[self._world.rank] = self._meetings
         began = probed = time.monotonic()
-        while (missing_r := self._meetings_r < self._meetings).any():
-            now = time.monotonic()
-            if self._gone_r[missing_r].any():
+        while True:
+            # In this order: a rank may come here, go on, and leave between the two.
+            gone_r = self._gone_r.copy()
+            missing_r = self._meetings_r < self._meetings
+            if not missing_r.any():
+                return
+            if gone_r[missing_r].any():
                 raise RankLost("it has left")
+            now = time.monotonic()
             if now - began > self._timeout_s:
                 raise RankLost(f"timed out after {self._timeout_s:g} s")
             if now - probed > _PROBE_S:
@@ -99,20 +104,27 @@ def new_file(numbers: int, world: World) -> tuple[int, bytes] | None:
     able = platform.machine() == "x86_64" and hasattr(os, "memfd_create") and world.size <= _MOST_RANKS
     if world.local_size < world.size or not able:
         return None
-    file, token = os.memfd_create("photoz-sums"), secrets.token_bytes(_TOKEN_BYTES)
-    os.ftruncate(file, _bytes(numbers, world))
+    try:
+        file = os.memfd_create("photoz-sums")
+    except OSError:  # forbidden here
+        return None
+    token = secrets.token_bytes(_TOKEN_BYTES)
     os.pwrite(file, token, 0)
+    os.ftruncate(file, _bytes(numbers, world))
     return file, token + f"/proc/{os.getpid()}/fd/{file}".encode()
 
 
 def open_file(key: bytes) -> int | None:
     """Rank 0's file; None where it is not to be seen from here."""
     token, path = key[:_TOKEN_BYTES], key[_TOKEN_BYTES:]
+    try:
+        file = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return None
     with suppress(OSError):
-        file = os.open(path, os.O_RDWR)
         if os.pread(file, _TOKEN_BYTES, 0) == token:
             return file
-        os.close(file)  # of another machine's or container's process with that number
+    os.close(file)  # of another machine's or container's process with that number
     return None
 
 
