@@ -78,6 +78,16 @@ def test_light_undoes_an_asinh_stretch_of_the_intensity() -> None:
         np.testing.assert_allclose(found, shown * np.sinh(argument) / argument, rtol=3e-5)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_a_network_leaves_its_images_as_they_are(dtype: str) -> None:
+    images, _ = drawn_galaxies(40, (3, 32, 32), dtype)
+    batch, as_float = torch.from_numpy(images), torch.from_numpy(images.astype(np.float32))
+    network = fresh_network(APERTURE_CNN, images)
+    answers = [network(one) for one in (batch, as_float, as_float)]
+    assert torch.equal(answers[0], answers[2]) and torch.equal(answers[1], answers[2])
+    assert np.array_equal(as_float.numpy(), images)
+
+
 def test_photometry_does_not_change_when_an_image_is_turned() -> None:
     images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
     network = fresh_network(APERTURE_CNN, images)

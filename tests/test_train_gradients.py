@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from multiprocessing.context import SpawnProcess
 
@@ -18,7 +19,7 @@ from photoz.errors import BadInput, ExitCode, PhotozError
 from photoz.runtime import World
 from photoz.train import distributed
 from photoz.train.gradients import averaging
-from photoz.train.shared_sum import new_file, open_file
+from photoz.train.shared_sum import RankLost, SharedSum, new_file, open_file
 
 CPU = torch.device("cpu")
 STEPS = 5
@@ -156,6 +157,29 @@ def test_memory_is_known_by_more_than_the_number_of_a_process() -> None:
     assert open_file(key[:64] + b"/proc/self/fd/987654") is None
     os.close(file)
     os.close(same)
+
+
+def test_a_rank_that_has_the_sum_may_leave_and_is_missed_only_at_the_next() -> None:
+    worlds = [World(rank, rank, 2, 2) for rank in range(2)]
+    made = new_file(10, worlds[0])
+    if made is None:
+        pytest.skip("this machine shares no memory between ranks")
+    other = open_file(made[1])
+    assert other is not None
+    first, second = (SharedSum(file, 10, world, 30) for file, world in zip((made[0], other), worlds, strict=True))
+
+    def once() -> None:
+        first.mine.fill_(1.0)
+        first.sum()
+        first.leave()
+
+    thread = threading.Thread(target=once)
+    thread.start()
+    second.mine.fill_(2.0)
+    assert second.sum().tolist() == [3.0] * 10
+    thread.join()
+    with pytest.raises(RankLost, match="has left"):
+        second.sum()
 
 
 def test_ranks_of_several_machines_share_no_memory() -> None:

@@ -50,7 +50,7 @@ class ApertureShape:
 def stem_stride(height: int, width: int) -> int:
     """One that leaves the trunk 16 to 32 pixels a side, more of the smallest and the largest images.
 
-    Twice as many take twice as long and are no better.
+    Twice as many take up to twice as long and are no better.
     """
     smaller = min(height, width)
     return 1 if smaller < 48 else 2 if smaller < 64 else 4 if smaller < 128 else 8
