@@ -103,7 +103,8 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
     ours, reference = recipe_for(APERTURE_CNN, galaxies), recipe_for(MENKO2024, galaxies)
     sizes = ApertureShape.from_json(design(APERTURE_CNN, shape, bins, ours))
     plain = replace(ours, members=1, learning_rate=2e-3)
-    finer = max(1, stem_stride(shape.height, shape.width) // 2)
+    stride = stem_stride(shape.height, shape.width)
+    finer, coarser = max(1, stride // 2), 2 * stride
 
     def aperture(**changes: Any) -> Build:
         return lambda scaling: ApertureCNN(scaling, replace(sizes, **changes))
@@ -111,7 +112,8 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
     return {
         "aperture-cnn (the default)": (ours, aperture()),
         "aperture-cnn, trunk on twice as many pixels a side": (ours, aperture(stride=finer)),
-        "aperture-cnn, the same, 8, 16, 32 wide": (ours, aperture(stride=finer, widths=(8, 16, 32))),
+        "aperture-cnn, trunk on half as many pixels a side": (ours, aperture(stride=coarser)),
+        "aperture-cnn, trunk 8, 16, 32 wide": (ours, aperture(widths=(8, 16, 32))),
         "aperture-cnn, trunk of two blocks, 32, 64 wide": (ours, aperture(widths=(32, 64))),
         "aperture-cnn, trunk 32, 64, 128 wide": (ours, aperture(widths=(32, 64, 128))),
         "aperture-cnn, one member": (ours, aperture(members=1)),
