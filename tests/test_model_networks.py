@@ -154,7 +154,8 @@ def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pyte
     network = fresh_network(MENKO2024, images)
     batch = torch.from_numpy(images)
     with devices.autocast(batch.device, network.bfloat16_on_cpu):
-        assert network.features(batch).dtype == torch.bfloat16
+        convolved = network.convolutions(network.light.stretched(batch))
+        assert (convolved.dtype, network.features(batch).dtype) == (torch.bfloat16, torch.float32)
     answer = ask(network, [batch]).answer
     rounded = torch.from_numpy(answer).to(torch.bfloat16).double().numpy()
     assert len(np.unique(answer)) > 190 and (answer != rounded).mean() > 0.9
