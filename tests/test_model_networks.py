@@ -88,6 +88,21 @@ def test_a_network_leaves_its_images_as_they_are(dtype: str) -> None:
     assert np.array_equal(as_float.numpy(), images)
 
 
+@pytest.mark.parametrize("name", [APERTURE_CNN, MENKO2024])
+def test_batches_asked_at_once_give_the_same_bits_in_the_same_order(name: str) -> None:
+    images, _ = drawn_galaxies(90, (3, 32, 32), "uint8")
+    network, threads = fresh_network(name, images), torch.get_num_threads()
+    batches = torch.from_numpy(images).split(13)
+    try:
+        torch.set_num_threads(1)
+        one_by_one, at_once = ask(network, batches), ask(network, batches, at_once=3)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(at_once.answer) == 90
+    assert np.array_equal(one_by_one.answer, at_once.answer)
+    assert np.array_equal(one_by_one.features_bf, at_once.features_bf)
+
+
 def test_photometry_does_not_change_when_an_image_is_turned() -> None:
     images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
     network = fresh_network(APERTURE_CNN, images)

@@ -46,26 +46,28 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
             return draft.published
         keep_freed_memory()
         mine = draft.todo(pieces)
-        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device)
+        at_once, batches_at_once = _share_cores(len(mine), device)
+        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
         bar_of = progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies")
         # numpy's own threads would wait for work in a loop, on cores that other shards need
         with bar_of as bar, threadpool_limits(1, user_api="blas"):
             started = time.monotonic()
-            for galaxies in in_order(makes.shard, mine, _share_cores(len(mine))):
+            for galaxies in in_order(makes.shard, mine, at_once):
                 bar.advance(galaxies)
                 bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
         return _commit(draft, source, pieces, trained, settings)
 
 
-def _share_cores(shards: int) -> int:
-    """How many shards to work on at once; each has its share of the cores.
+def _share_cores(shards: int, device: torch.device) -> tuple[int, int]:
+    """How many shards to work on at once, and how many batches of each.
 
-    While one waits for a disk, the store or a GPU, others compute.
+    While one waits for a disk, the store or a GPU, others compute. Each batch is one core's: shared among cores, sums
+    would round by how many there are, and by how many shards are left to do.
     """
     cores = runtime.usable_cores()
     at_once = max(1, min(cores, shards, _MOST_AT_ONCE))
-    torch.set_num_threads(max(1, cores // at_once))
-    return at_once
+    torch.set_num_threads(1)
+    return at_once, max(1, cores // at_once) if device.type == "cpu" else 1
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class _Predictions:
     draft: Draft
     model_sha256: str
     device: torch.device
+    batches_at_once: int
 
     def shard(self, name: str) -> int:
         """Make and keep the predictions for a shard; returns its number of galaxies."""
@@ -104,7 +107,7 @@ class _Predictions:
                 blank.append(are_blank(images_bchw))
                 yield images_bchw
 
-        found = ask(trained.network, looked_at(), turns)
+        found = ask(trained.network, looked_at(), turns, self.batches_at_once)
         scores_b = trained.familiarity.score(found.features_bf)
         return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy())
 

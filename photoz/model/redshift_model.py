@@ -21,6 +21,7 @@ from photoz.model.orientation import turned
 from photoz.model.registry import ImageShape
 from photoz.model.residuals import ResidualSpread
 from photoz.model.scaling import InputScaling
+from photoz.ordered import in_order
 
 Floats = NDArray[np.float64]
 
@@ -53,23 +54,32 @@ class RedshiftModel:
         return self.calibration.apply(self.spread.pdf(answer, self.bins.edges) if self.spread else answer)
 
 
-@torch.inference_mode()
-def ask(network: Network, batches: Iterable[torch.Tensor], orientations: Sequence[int] = (0,)) -> NetworkOutput:
-    """Run the network in evaluation mode over batches of images (b, c, h, w) on its device.
+def ask(
+    network: Network, batches: Iterable[torch.Tensor], orientations: Sequence[int] = (0,), at_once: int = 1
+) -> NetworkOutput:
+    """Run the network in evaluation mode over batches of images (b, c, h, w) on its device, some at a time.
 
     Answers are means over the images in these orientations, of which the first one's features are given.
     """
     network.eval()
-    answers, features = [], []
-    for images_bchw in batches:
+
+    @torch.inference_mode()
+    def ask_one(images_bchw: torch.Tensor) -> tuple[Floats, Floats]:
         found = []
         with autocast(images_bchw.device, network.bfloat16_on_cpu):
             for orientation in orientations:
                 features_bf = network.features(turned(images_bchw, orientation) if orientation else images_bchw)
                 found.append((masses_of(network.answer_float32(features_bf)), features_bf))
-        answers.append(torch.stack([answer for answer, _ in found]).mean(0).cpu().numpy().astype(np.float64))
-        features.append(found[0][1].float().cpu().numpy().astype(np.float64))
+        answer = torch.stack([answer for answer, _ in found]).mean(0)
+        return _as_floats(answer), _as_floats(found[0][1].float())
+
+    asked = map(ask_one, batches) if at_once == 1 else in_order(ask_one, batches, at_once)
+    answers, features = zip(*asked, strict=True)
     return NetworkOutput(np.concatenate(answers), np.concatenate(features))
+
+
+def _as_floats(values: torch.Tensor) -> Floats:
+    return np.asarray(values.cpu().numpy(), np.float64)
 
 
 def masses_of(answer: torch.Tensor) -> torch.Tensor:
