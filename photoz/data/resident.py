@@ -2,15 +2,12 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from photoz import progress
-from photoz.data.batches import numbers_on
 from photoz.data.decode import stored_shape
 from photoz.data.layout import ImageFormat
 from photoz.data.shard_set import ShardSet
@@ -30,9 +27,9 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.stored)
 
-    def take_bchw(self, indices: NDArray[np.integer[Any]]) -> torch.Tensor:
-        """A copy of the images at `indices`, (b, c, h, w), on the device."""
-        found = self.stored[numbers_on(self.stored.device, indices)]
+    def take_bchw(self, numbers: torch.Tensor) -> torch.Tensor:
+        """A copy of the images of these numbers, (b, c, h, w), on the device, where the numbers are, too."""
+        found = self.stored[numbers]
         return found.permute(0, 3, 1, 2) if self.image.format == "jpg" else found
 
 

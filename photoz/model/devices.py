@@ -33,7 +33,8 @@ def autocast(device: torch.device, on_cpu: bool = True) -> AbstractContextManage
     Where it is only emulated it is 8 to 17 times slower.
     """
     if has_bfloat16(device.type) and (on_cpu or device.type != "cpu"):
-        return torch.autocast(device.type, torch.bfloat16)
+        # Weights are used once in a pass: a cast that is kept gains nothing, and can't be recorded in a CUDA graph.
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
     return nullcontext()
 
 

@@ -5,6 +5,7 @@ Legend: b image, c channel, h row, w column, f feature.
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from photoz.model.light import Light
 from photoz.model.network import Network
@@ -22,7 +23,11 @@ BLOCKS = (
 
 class Menko2024(Network):
     """Images (b, c, h, w) as stored -> redshift (b,). 3,346,657 parameters at 3 channels,
-    counted as Keras does, with the batch norms' moving statistics."""
+    counted as Keras does, with the batch norms' moving statistics.
+
+    The convolutions' biases are among them, and stay at the 0 that Keras gives them: a batch norm takes out whatever they
+    add. Maxima are taken before the ReLU, which comes to the same on a quarter of the pixels.
+    """
 
     bfloat16_on_cpu = True
 
@@ -32,20 +37,38 @@ class Menko2024(Network):
         layers: list[nn.Module] = []
         into = scaling.channels
         for number, block in enumerate(BLOCKS):
-            if number:
-                layers.append(nn.MaxPool2d(2))
             for out, kernel in block:
-                layers += [nn.Conv2d(into, out, kernel, padding=kernel // 2), nn.BatchNorm2d(out), nn.ReLU()]
+                convolution = nn.Conv2d(into, out, kernel, padding=kernel // 2)
+                nn.init.zeros_(convolution.bias).requires_grad_(False)
+                layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
                 into = out
+            if number < len(BLOCKS) - 1:
+                layers.insert(-1, nn.MaxPool2d(2))
         self.convolutions = nn.Sequential(*layers)
         self.dense = nn.Linear(into, 1)
 
     def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """What the dense layer sees, (b, f)."""
-        pooled_bf: torch.Tensor = self.convolutions(self.light.stretched(images_bchw)).float().mean((2, 3))
+        x = self.light.stretched(images_bchw)
+        layers = iter(self.convolutions)
+        for layer in layers:
+            x = _normalised(x, layer, next(layers)) if isinstance(layer, nn.Conv2d) else layer(x)
+        pooled_bf: torch.Tensor = x.float().mean((2, 3))
         return pooled_bf
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
         """Redshifts (b,) from features."""
         redshift_b: torch.Tensor = self.dense(features_bf)[:, 0]
         return redshift_b
+
+
+def _normalised(x: torch.Tensor, convolution: nn.Conv2d, norm: nn.Module) -> torch.Tensor:
+    """Both layers' result, in one pass over the pixels where the statistics are known."""
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    padding = convolution.padding
+    if norm.training:
+        normalised: torch.Tensor = norm(functional.conv2d(x, convolution.weight, padding=padding))
+        return normalised
+    gain_c = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = convolution.weight * gain_c[:, None, None, None]
+    return functional.conv2d(x, weight, torch.addcmul(norm.bias, convolution.bias - norm.running_mean, gain_c), padding=padding)

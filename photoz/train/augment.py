@@ -16,9 +16,11 @@ def turn_at_random(images_bchw: torch.Tensor, generator: torch.Generator, shift_
     """
     kinds = orientations_of(*images_bchw.shape[2:])
     first = int(torch.randint(len(kinds), (1,), generator=generator))
-    shifts = torch.randint(-shift_px, shift_px + 1, (len(kinds), 2), generator=generator).tolist()
     parts = [
-        turned(part, kinds[(first + place) % len(kinds)]).roll(shifts[place], (2, 3))
+        turned(part, kinds[(first + place) % len(kinds)])
         for place, part in enumerate(images_bchw.tensor_split(len(kinds)))
     ]
+    if shift_px:
+        shifts = torch.randint(-shift_px, shift_px + 1, (len(kinds), 2), generator=generator).tolist()
+        parts = [part.roll(shift, (2, 3)) for part, shift in zip(parts, shifts, strict=True)]
     return torch.cat(parts)

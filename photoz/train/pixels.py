@@ -32,11 +32,11 @@ class Pixels:
 
     def batches(self, parts: Iterable[Indices]) -> Iterator[Batch]:
         """The galaxies of each part, in order; a batch is good until the next but one."""
-        asked, wanted = tee(parts)
-        for part, images_bchw in zip(asked, self._there(wanted), strict=True):
-            yield images_bchw, self.z_spec_b[numbers_on(self._device, part)]
-
-    def _there(self, parts: Iterable[Indices]) -> Iterator[torch.Tensor]:
         if isinstance(self._images, ResidentImages):
-            return map(self._images.take_bchw, parts)
-        return on_device(self._images.batches(parts), self._device)
+            for part in parts:
+                numbers = numbers_on(self._device, part)
+                yield self._images.take_bchw(numbers), self.z_spec_b[numbers]
+            return
+        asked, wanted = tee(parts)
+        for part, images_bchw in zip(asked, on_device(self._images.batches(wanted), self._device), strict=True):
+            yield images_bchw, self.z_spec_b[numbers_on(self._device, part)]

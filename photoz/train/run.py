@@ -20,8 +20,9 @@ from photoz.train import distributed
 from photoz.train.asking import ask_on_first, in_batches
 from photoz.train.augment import turn_at_random
 from photoz.train.gradients import Average, averaging
+from photoz.train.graphs import RecordedSteps
 from photoz.train.losses import BinnedLoss, Loss, squared_error
-from photoz.train.optimizer import MAX_GRADIENT_NORM, WeightAverage, learning_rate, make_optimizer
+from photoz.train.optimizer import MAX_GRADIENT_NORM, WeightAverage, learning_rate, make_optimizer, set_rate
 from photoz.train.pixels import Pixels
 from photoz.train.state import Checkpoint, Progress, Weights
 from photoz.train.timing import StepClock, in_words
@@ -89,6 +90,9 @@ class Run:
         self._unseen: list[tuple[torch.Tensor, int]] = []  # loss and galaxies of each step since the last look
         self.clock, self.spent = StepClock(), dict[str, float]()
         self._average_gradients: Average
+        # Several GPUs' gradients travel during the backward pass, which is left as it is.
+        alone = problem.device.type == "cuda" and problem.world.size == 1
+        self._recorded = RecordedSteps(self._whole_step) if alone else None
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
@@ -136,32 +140,46 @@ class Run:
         if recipe.augment:
             images_bchw = turn_at_random(images_bchw, generator, recipe.shift_px)
         rate = learning_rate(recipe, at.steps_done, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        set_rate(self.optimizer, rate)
         # The mean over ranks is to be the mean over galaxies, also where one rank has a galaxy more than another.
         weight = len(z_spec_b) * world.size / self.plan.step_size(at.step)
-        loss = self._backward(network, images_bchw, z_spec_b, weight)
+        if self._recorded:
+            loss = self._recorded(images_bchw, z_spec_b)
+        else:
+            loss = self._backward(network, images_bchw, z_spec_b, weight)
         self._unseen.append((loss * len(z_spec_b), len(z_spec_b)))
-        self.clock.lap("forward_backward")
         looks = (at.step + 1) % self.look_every == 0 or at.step + 1 == self.plan.steps
-        sums = self._average_gradients(self._to_tell() if looks else [])
+        told = self._to_tell() if looks else []
+        self.clock.lap("forward_backward")
+        sums = self._average_gradients(told)
         self.clock.lap("communication")
         seen = self._take_in(sums) if looks else _Seen()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM, foreach=True)
-        self.optimizer.step()
+        if not self._recorded:
+            self._change_weights()
         at.step, at.steps_done = at.step + 1, at.steps_done + 1
-        self.average.update(self.network, at.steps_done)
+        self.average.update(at.steps_done)
         if seen.stop:
             distributed.stop_now()
         if seen.save:
             self._save()
         self.clock.lap("rest")
 
+    def _whole_step(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
+        """Gradients of a batch and what the weights make of them; returns the mean loss."""
+        loss = self._backward(self.network, images_bchw, z_spec_b, 1.0)
+        self._change_weights()
+        return loss
+
+    def _change_weights(self) -> None:
+        """By the gradients that are there."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM, foreach=True)
+        self.optimizer.step()
+
     def _backward(
         self, network: torch.nn.Module, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, weight: float
     ) -> torch.Tensor:
         """Gradients of the mean loss times `weight`, some images at a time if so asked; returns the mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
         parts = -(-len(z_spec_b) // (self.rules.micro_batch or len(z_spec_b)))
         total = torch.zeros((), device=self.problem.device)
         chunks = list(zip(images_bchw.tensor_split(parts), z_spec_b.tensor_split(parts), strict=True))
@@ -200,7 +218,9 @@ class Run:
         """Seed dropout, and the augmentation's generator, by what identifies the step: nothing to save or restore."""
         at, problem = self.progress, self.problem
         key = np.random.SeedSequence((problem.seed, at.epoch, at.step, problem.world.rank)).generate_state(2)
-        torch.manual_seed(int(key[0]))
+        # torch.manual_seed would also note it, with a traceback, for each kind of device that is not in use.
+        seed_dropout = torch.cuda.manual_seed if problem.device.type == "cuda" else torch.default_generator.manual_seed
+        seed_dropout(int(key[0]))
         return torch.Generator().manual_seed(int(key[1]))
 
     def _end_epoch(self) -> None:

@@ -1,0 +1,58 @@
+"""Training steps on a GPU, recorded once for each batch size and started as one (CUDA graphs).
+
+A step is hundreds of small kernels: started one by one they take longer to start than to run.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+# Changes the weights by a batch of images (b, c, h, w) and redshifts (b,), both on the device; returns the loss.
+Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+_AS_IS = 3  # steps of each batch size before it is recorded: libraries choose kernels and set themselves up in them
+
+
+class RecordedSteps:
+    """A step, recorded for the batch sizes that come again and again.
+
+    It must start the same kernels on the same memory whenever it is called: what differs between calls is in its
+    arguments, in tensors that are changed in place, or in torch's own random numbers. It must not wait for the device.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._taken: Counter[int] = Counter()
+        self._recorded: dict[int, _Recorded] = {}
+
+    def __call__(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
+        """Take the step; its loss is good until the next one of this size."""
+        size = len(z_spec_b)
+        if size in self._recorded:
+            return self._recorded[size].play(images_bchw, z_spec_b)
+        if self._taken[size] < _AS_IS:
+            self._taken[size] += 1
+            return self._step(images_bchw, z_spec_b)
+        # Batch sizes take turns, so they can have the same memory for what they compute on the way.
+        pool = next((other.graph.pool() for other in self._recorded.values()), None)
+        self._recorded[size] = _Recorded(self._step, images_bchw, z_spec_b, pool)
+        return self._recorded[size].play(images_bchw, z_spec_b)
+
+
+class _Recorded:
+    """A step on memory of its own, to which each batch is copied."""
+
+    def __init__(
+        self, step: Step, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, pool: tuple[int, int] | None
+    ) -> None:
+        self._images_bchw, self._z_spec_b = torch.empty_like(images_bchw), torch.empty_like(z_spec_b)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            self._loss = step(self._images_bchw, self._z_spec_b)
+
+    def play(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
+        self._images_bchw.copy_(images_bchw)
+        self._z_spec_b.copy_(z_spec_b)
+        self.graph.replay()
+        return self._loss
