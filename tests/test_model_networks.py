@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from photoz.errors import BadInput
 from photoz.model import devices
@@ -10,6 +11,7 @@ from photoz.model.bins import RedshiftBins
 from photoz.model.devices import has_bfloat16
 from photoz.model.familiarity import Familiarity
 from photoz.model.light import Light
+from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, recipe_for
 from photoz.model.network import Network
 from photoz.model.redshift_model import ask
@@ -168,13 +170,41 @@ def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pyte
     images, _ = drawn_galaxies(200, (3, 32, 32), "uint8")
     network = fresh_network(MENKO2024, images)
     batch = torch.from_numpy(images)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    network.train()(batch)  # statistics with which images differ
     with devices.autocast(batch.device, network.bfloat16_on_cpu):
         convolved = network.convolutions(network.light.stretched(batch))
         assert (convolved.dtype, network.features(batch).dtype) == (torch.bfloat16, torch.float32)
     answer = ask(network, [batch]).answer
     rounded = torch.from_numpy(answer).to(torch.bfloat16).double().numpy()
     assert len(np.unique(answer)) > 190 and (answer != rounded).mean() > 0.9
-    np.testing.assert_allclose(answer, network(batch).detach().numpy(), atol=0.02)
+    assert np.corrcoef(answer, network(batch).detach().numpy())[0, 1] > 0.98
+
+
+def test_menko2024_is_its_layers_one_after_the_other() -> None:
+    images, _ = drawn_galaxies(40, (3, 40, 32), "uint8")
+    network, batch = fresh_network(MENKO2024, images), torch.from_numpy(images)
+    assert isinstance(network, Menko2024)
+    for layer in network.convolutions:  # as after some training, and a convolution's bias counts, too
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias)
+    network.train()
+    stretched = network.light.stretched(batch)
+    np.testing.assert_allclose(
+        network.features(batch).detach().numpy(),
+        network.convolutions(stretched).mean((2, 3)).detach().numpy(),
+        atol=1e-4,
+    )
+    network.eval()
+    for layer in network.convolutions:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.bias, std=0.1)
+    expected = network.convolutions(stretched).mean((2, 3)).detach().numpy()
+    np.testing.assert_allclose(network.features(batch).detach().numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_default_network_computes_in_float32_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import on_device
+from photoz.data.decode import MOST_THREADS
 from photoz.data.layout import ALL
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
@@ -44,30 +45,41 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
     with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
         if draft.published:
             return draft.published
-        keep_freed_memory()
+        if device.type == "cpu":
+            keep_freed_memory()
         mine = draft.todo(pieces)
-        at_once, batches_at_once = _share_cores(len(mine), device)
-        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
+        threads = _share_cores(len(mine), device)
+        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, threads)
         bar_of = progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies")
         # numpy's own threads would wait for work in a loop, on cores that other shards need
         with bar_of as bar, threadpool_limits(1, user_api="blas"):
             started = time.monotonic()
-            for galaxies in in_order(makes.shard, mine, at_once):
+            for galaxies in in_order(makes.shard, mine, threads.shards):
                 bar.advance(galaxies)
                 bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
         return _commit(draft, source, pieces, trained, settings)
 
 
-def _share_cores(shards: int, device: torch.device) -> tuple[int, int]:
-    """How many shards to work on at once, and how many batches of each.
+@dataclass(frozen=True)
+class _Threads:
+    """How many shards are worked on at once, and of each how many batches are computed and images decoded."""
 
-    While one waits for a disk, the store or a GPU, others compute. Each batch is one core's: shared among cores, sums
-    would round by how many there are, and by how many shards are left to do.
+    shards: int
+    batches: int
+    decoders: int
+
+
+def _share_cores(shards: int, device: torch.device) -> _Threads:
+    """While one shard waits for a disk, the store or a GPU, others compute.
+
+    Each batch is one core's: shared among cores, sums would round by how many there are, and by how many shards are
+    left to do.
     """
     cores = runtime.usable_cores()
     at_once = max(1, min(cores, shards, _MOST_AT_ONCE))
     torch.set_num_threads(1)
-    return at_once, max(1, cores // at_once) if device.type == "cpu" else 1
+    batches = max(1, cores // at_once) if device.type == "cpu" else 1
+    return _Threads(at_once, batches, max(1, MOST_THREADS // at_once))
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class _Predictions:
     draft: Draft
     model_sha256: str
     device: torch.device
-    batches_at_once: int
+    threads: _Threads
 
     def shard(self, name: str) -> int:
         """Make and keep the predictions for a shard; returns its number of galaxies."""
@@ -107,14 +119,14 @@ class _Predictions:
                 blank.append(are_blank(images_bchw))
                 yield images_bchw
 
-        found = ask(trained.network, looked_at(), turns, self.batches_at_once)
+        found = ask(trained.network, looked_at(), turns, self.threads.batches)
         scores_b = trained.familiarity.score(found.features_bf)
         return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy())
 
     def _batches(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
         size = self.settings.images_a_batch(self.device.type, math.prod(self.source.image.shape))
-        images_bchw = self.source.images(name)
+        images_bchw = self.source.images(name, self.threads.decoders)
 
         def parts() -> Iterator[NDArray[np.generic]]:
             for at in range(0, len(images_bchw), size):

@@ -6,6 +6,7 @@ Legend: b image, c channel, h row, w column, f feature.
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from photoz.model.light import Light
 from photoz.model.network import Network
@@ -25,8 +26,8 @@ class Menko2024(Network):
     """Images (b, c, h, w) as stored -> redshift (b,). 3,346,657 parameters at 3 channels,
     counted as Keras does, with the batch norms' moving statistics.
 
-    The convolutions' biases are among them, and stay at the 0 that Keras gives them: a batch norm takes out whatever they
-    add. Maxima are taken before the ReLU, which comes to the same on a quarter of the pixels.
+    The convolutions' biases are among them, and stay at the 0 that Keras gives them: a batch norm takes out whatever
+    they add. Maxima are taken before the ReLU, which comes to the same on a quarter of the pixels.
     """
 
     bfloat16_on_cpu = True
@@ -39,7 +40,7 @@ class Menko2024(Network):
         for number, block in enumerate(BLOCKS):
             for out, kernel in block:
                 convolution = nn.Conv2d(into, out, kernel, padding=kernel // 2)
-                nn.init.zeros_(convolution.bias).requires_grad_(False)
+                convolution.bias = nn.Parameter(torch.zeros(out), requires_grad=False)
                 layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
                 into = out
             if number < len(BLOCKS) - 1:
@@ -63,12 +64,20 @@ class Menko2024(Network):
 
 
 def _normalised(x: torch.Tensor, convolution: nn.Conv2d, norm: nn.Module) -> torch.Tensor:
-    """Both layers' result, in one pass over the pixels where the statistics are known."""
+    """Both layers' result, in one pass over the pixels where the statistics are known.
+
+    On CUDA the ReLU that follows is in that pass, too.
+    """
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    padding = convolution.padding
+    padding = (convolution.kernel_size[0] // 2,) * 2
     if norm.training:
         normalised: torch.Tensor = norm(functional.conv2d(x, convolution.weight, padding=padding))
         return normalised
-    gain_c = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    weight = convolution.weight * gain_c[:, None, None, None]
-    return functional.conv2d(x, weight, torch.addcmul(norm.bias, convolution.bias - norm.running_mean, gain_c), padding=padding)
+    assert norm.running_mean is not None and norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    if not x.is_cuda:
+        return functional.conv2d(x, weight, bias, padding=padding)
+    kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    return torch.cudnn_convolution_relu(x.to(kind), weight.to(kind), bias.to(kind), (1, 1), padding, (1, 1), 1)

@@ -34,25 +34,27 @@ class RecordedSteps:
         if self._taken[size] < _AS_IS:
             self._taken[size] += 1
             return self._step(images_bchw, z_spec_b)
-        # Batch sizes take turns, so they can have the same memory for what they compute on the way.
-        pool = next((other.graph.pool() for other in self._recorded.values()), None)
-        self._recorded[size] = _Recorded(self._step, images_bchw, z_spec_b, pool)
+        self._recorded[size] = _Recorded(self._step, images_bchw, z_spec_b, next(iter(self._recorded.values()), None))
         return self._recorded[size].play(images_bchw, z_spec_b)
 
 
 class _Recorded:
-    """A step on memory of its own, to which each batch is copied."""
+    """A step on memory of its own, to which each batch is copied.
+
+    What it computes on the way lies where `other` keeps the same: batch sizes take turns.
+    """
 
     def __init__(
-        self, step: Step, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, pool: tuple[int, int] | None
+        self, step: Step, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, other: "_Recorded | None"
     ) -> None:
         self._images_bchw, self._z_spec_b = torch.empty_like(images_bchw), torch.empty_like(z_spec_b)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+        self._graph = torch.cuda.CUDAGraph()
+        pool = other._graph.pool() if other else None
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._loss = step(self._images_bchw, self._z_spec_b)
 
     def play(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
         self._images_bchw.copy_(images_bchw)
         self._z_spec_b.copy_(z_spec_b)
-        self.graph.replay()
+        self._graph.replay()
         return self._loss

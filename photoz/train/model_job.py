@@ -117,7 +117,8 @@ def _rules(settings: TrainSettings, report: Report) -> Rules:
 def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     source, settings, world, device = task.source, task.settings, task.world, task.device
     torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
-    keep_freed_memory()
+    if device.type == "cpu":
+        keep_freed_memory()
     resident = fits_on(device, (source.count("train") + source.count("val")) * source.image.image_bytes)
     train, val = (
         load_labelled(source, split, settings.decoded, device if resident else None) for split in ("train", "val")

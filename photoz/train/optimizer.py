@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -36,7 +35,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Have the next step taken at this learning rate. On CUDA it is kept there, so that recorded steps see it change."""
+    """Have the next step taken at this rate. On CUDA it is kept there, so that recorded steps see it change."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
@@ -65,19 +64,17 @@ class WeightAverage:
         self.network: Network = copy.deepcopy(network).requires_grad_(False)
         self.horizon_steps = horizon_steps
         # Listed once: to walk through all layers takes as long as a GPU's step.
-        self._weights = _pairs(self.network.parameters(), network.parameters())
-        buffers = [list(one.buffers()) for one in (self.network, network)]
-        kinds = {buffer.dtype for buffer in buffers[0]}
-        self._buffers = [_pairs(*([b for b in some if b.dtype == kind] for some in buffers)) for kind in kinds]
+        self._weights, self._theirs = ([w.detach() for w in one.parameters()] for one in (self.network, network))
+        pairs = list(zip(self.network.buffers(), network.buffers(), strict=True))
+        kinds = {own.dtype for own, _ in pairs}  # those of one kind are copied together
+        self._buffers = [
+            ([a for a, _ in pairs if a.dtype == kind], [b for a, b in pairs if a.dtype == kind]) for kind in kinds
+        ]
 
     @torch.no_grad()
     def update(self, steps_done: int) -> None:
         """Take in the network's weights after `steps_done` steps."""
         memory = min(self.horizon_steps, steps_done / 10)
-        torch._foreach_lerp_(*self._weights, 1.0 / (1.0 + memory))
-        for pair in self._buffers:
-            torch._foreach_copy_(*pair)
-
-
-def _pairs(mine: Iterable[torch.Tensor], theirs: Iterable[torch.Tensor]) -> tuple[list[torch.Tensor], ...]:
-    return [tensor.detach() for tensor in mine], [tensor.detach() for tensor in theirs]
+        torch._foreach_lerp_(self._weights, self._theirs, 1.0 / (1.0 + memory))
+        for own, new in self._buffers:
+            torch._foreach_copy_(own, new)
