@@ -120,16 +120,18 @@ def training_figures(name: str, side_px: int, count: int, rounds: int) -> list[R
     return [*rows, (f"{name}: data wait", "5 %", "", f"{wait:.1%}")]
 
 
-def jpeg_shards(folder: Path, count: int, side_px: int, samples_per_shard: int = 1000) -> Artifact:
-    """Shards of JPEG files, four fifths of them to train on."""
+def jpeg_shards(
+    folder: Path, count: int, side_px: int, samples_per_shard: int = 1000, drawn: int | None = None
+) -> Artifact:
+    """Shards of JPEG files, four fifths of them to train on; if only some are `drawn`, those come again and again."""
     folder.mkdir()
-    images, z = drawn_galaxies(count, (3, side_px, side_px), "uint8")
+    images, z = drawn_galaxies(drawn or count, (3, side_px, side_px), "uint8")
     (folder / "pictures").mkdir()
     for number, image in enumerate(images):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / "pictures" / f"{number}.jpg", quality=90)
-    names: list[str | None] = [f"{number}.jpg" for number in range(count)]
+    names: list[str | None] = [f"{number % len(images)}.jpg" for number in range(count)]
     splits = pa.array([("train", "train", "train", "train", "val")[i % 5] for i in range(count)])
-    rows = files_table(folder / "pictures", names, z_spec=pa.array(z), split=splits)
+    rows = files_table(folder / "pictures", names, z_spec=pa.array(np.resize(z, count)), split=splits)
     catalog = save_catalog(folder / "store", rows, folder / "pictures")
     return make_shards(catalog, ShardSettings(images="files", samples_per_shard=samples_per_shard))
 

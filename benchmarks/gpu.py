@@ -1,22 +1,25 @@
 """Training and inference on one GPU, beside what its arithmetic and its memory would allow.
 
-    python -m benchmarks.gpu [--rounds 5]
+    python -m benchmarks.gpu [--rounds 5] [--compiled]
 
 Takes drawn galaxies: the figures are about speed. Limits are measured in the same run: a large bfloat16 matrix product,
-a copy within the GPU's memory, a copy to it. `--device cpu --images 256` only shows that the script works.
+a copy within the GPU's memory, a copy to it. `--compiled` takes a minute or two more, for torch.compile. `--device cpu
+--images 256` only shows that the script works.
 """
 
 import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,26 +27,30 @@ import simplejpeg
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.computing import fresh, loss_of
+from benchmarks.computing import fresh, jpeg_shards, loss_of
 from benchmarks.ratios import Row, print_table
-from photoz.data import ImageFormat
+from photoz.artifacts import Destination, Ref, load
+from photoz.data import ImageFormat, open_shards
 from photoz.data.batches import on_device, to_device
 from photoz.data.decode import decode_into
 from photoz.data.image_set import DecodedImages
 from photoz.data.resident import ResidentImages
+from photoz.infer import InferSettings, infer_redshifts
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.network import Network
 from photoz.model.redshift_model import ask
 from photoz.runtime import World, usable_cores
+from photoz.train import TrainSettings, train_model
+from photoz.train.graphs import RecordedSteps
 from photoz.train.optimizer import make_optimizer
 from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import Labelled
 from tests.training_support import drawn_galaxies
 
-BATCH, REFERENCE_IMAGES, REFERENCE_EPOCHS = 512, 8000, 50
+LARGE_BATCH, REFERENCE_IMAGES, REFERENCE_EPOCHS = 512, 8000, 50
 
 
 @dataclass(frozen=True)
@@ -146,8 +153,13 @@ class Case:
 
     @property
     def recipe(self) -> Recipe:
-        """Its own, in batches that fill a GPU."""
-        return replace(recipe_for(self.name, REFERENCE_IMAGES), batch_size=BATCH, epochs=6)
+        """Its own, for a few epochs."""
+        return replace(recipe_for(self.name, REFERENCE_IMAGES), epochs=6)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image as it is stored."""
+        return self.channels * self.side_px**2 * np.dtype(self.dtype).itemsize
 
     def network(self, labelled: Labelled, device: torch.device) -> tuple[Network, RedshiftBins]:
         """An untrained network for such images."""
@@ -189,79 +201,101 @@ def training_rows(case: Case, bench: Bench, limits: Limits) -> list[Row]:
     """Images a second in the epochs after the first, images on the device; and read from this machine's memory."""
     labelled = case.drawn(bench.images)
     network, bins = case.network(labelled, bench.device)
-    count = flops(case, network, bins, Pixels(labelled, bench.device).take(np.arange(32))[0], training=True)
+    needed = flops(case, network, bins, Pixels(labelled, bench.device).take(np.arange(32))[0], training=True)
     rows = []
     few = Pixels(case.drawn(1000), bench.device)
-    for there in (True, False):
+    there = resident(labelled, bench.device)
+    for batch_size, images in ((case.recipe.batch_size, there), (LARGE_BATCH, there), (LARGE_BATCH, labelled)):
         network, bins = case.network(labelled, bench.device)
-        pixels = Pixels(resident(labelled, bench.device) if there else labelled, bench.device)
-        problem = Problem(pixels, few, bins, case.recipe, 0, bench.device, World())
+        recipe = replace(case.recipe, batch_size=batch_size)
+        problem = Problem(Pixels(images, bench.device), few, bins, recipe, 0, bench.device, World())
         run, use = Run(problem, network, lambda state: None, Rules(1e9)), Use()
         with use.watched(bench.device):
             run.train()
         rate = statistics.median(row["train_images_per_s"] for row in run.progress.timings[1:])
         wait = run.spent["data_wait"] / sum(run.spent.values())
-        where = "images on the device" if there else "images copied a batch at a time"
-        found = f"{rate:.0f} images/s, {rate * count / limits.flops:.0%}, data wait {wait:.1%}, GPU use {use}"
-        rows.append((f"training, {case}, {where}", f"{limits.flops / count:.0f} images/s", "", found))
+        where = "images on the device" if images is there else "images copied a batch at a time"
+        found = f"{rate:.0f}, data wait {wait:.1%}, GPU use {use}"
+        copied = "" if images is there else f"{limits.copy / case.image_bytes:.0f}"
+        title = f"training, {case}, batches of {batch_size}, {where}"
+        rows.append((title, f"{limits.flops / needed:.0f}", copied, found))
     return rows
 
 
 def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     """Images a second of the network alone, as infer asks it."""
-    labelled = case.drawn(min(bench.images, 16 * BATCH))
+    labelled = case.drawn(min(bench.images, 16 * LARGE_BATCH))
     network, bins = case.network(labelled, bench.device)
-    parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // BATCH))
+    parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // LARGE_BATCH))
     batches = [Pixels(labelled, bench.device).take(part)[0] for part in parts]
-    count = flops(case, network.eval(), bins, batches[0][:32], training=False)
+    needed = flops(case, network.eval(), bins, batches[0][:32], training=False)
     rate = len(labelled) / bench.seconds(lambda: ask(network, batches))
-    found = f"{rate:.0f} images/s, {rate * count / limits.flops:.0%}"
-    return f"inference, {case}", f"{limits.flops / count:.0f} images/s", "", found
+    return f"inference, {case}, the network alone", f"{limits.flops / needed:.0f}", "", f"{rate:.0f}"
 
 
-def step_rows(case: Case, bench: Bench) -> list[Row]:
-    """One training step as it is, compiled, and as CUDA graphs."""
-    labelled = case.drawn(BATCH)
-    images_bchw, z_spec_b = Pixels(labelled, bench.device).take(np.arange(min(BATCH, bench.images)))
+def infer_row(name: str, side_px: int, bench: Bench) -> Row:
+    """Images a second of the whole infer job, shards of JPEGs to Parquet, on all cores."""
+    settings = InferSettings(split="train", device=bench.device.type)  # type: ignore[arg-type]
+    number = count()
+    with tempfile.TemporaryDirectory(prefix="photoz-gpu-") as folder:
+        shards = jpeg_shards(Path(folder) / "shards", 2 * bench.images, side_px, max(bench.images // 20, 5), 1000)
+        quick = TrainSettings(model=name, epochs=1, device=bench.device.type)  # type: ignore[arg-type]
+        train_model(shards, quick, Destination(shards.store, name))
+        model = load(shards.store, Ref("model", name))
 
-    def step(change: Callable[[Network], Any]) -> Callable[[], None]:
+        def job() -> None:
+            infer_redshifts(model, shards, settings, Destination(shards.store, f"bench-{next(number)}"))
+
+        rate = open_shards(shards).count("train") / bench.seconds(job)
+    return f"infer job, {name} {side_px}x{side_px}x3, {usable_cores()} cores", "", "", f"{rate:.0f}"
+
+
+def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
+    """One training step as torch starts it, recorded as a CUDA graph, and compiled."""
+    size = case.recipe.batch_size
+    labelled = case.drawn(size)
+    images_bchw, z_spec_b = Pixels(labelled, bench.device).take(np.arange(size))
+
+    def steps(compiled: bool, recorded: bool) -> Callable[[], object]:
         network, bins = case.network(labelled, bench.device)
         optimizer, loss = make_optimizer(network, case.recipe), loss_of(case.recipe, bins, bench.device)
-        changed = change(network)
+        called = torch.compile(network) if compiled else network
 
-        def run() -> None:
+        def step(images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
             optimizer.zero_grad(set_to_none=True)
             with autocast(bench.device, network.bfloat16_on_cpu):
-                answer = changed(images_bchw)
-            loss(answer, z_spec_b).backward()  # type: ignore[no-untyped-call]
+                answer = called(images_bchw)
+            value = loss(answer, z_spec_b)
+            value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            return value.detach()
 
-        return run
+        take = RecordedSteps(step) if recorded and bench.device.type == "cuda" else step
+        for _ in range(5):
+            take(images_bchw, z_spec_b)
+        return lambda: [take(images_bchw, z_spec_b) for _ in range(20)]
 
-    def graphed(network: Network) -> Any:
-        # As it is called below; with casts kept from one call to the next a capture is refused.
-        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-            return torch.cuda.make_graphed_callables(network, (images_bchw,))
-
-    ways: dict[str, Callable[[Network], Any]] = {
-        "compiled": torch.compile,
-        "as CUDA graphs": graphed,
-    }
-    plain, rows = bench.seconds(step(lambda network: network)), []
-    for words, change in ways.items():
-        try:
-            found = f"{plain / bench.seconds(step(change)):.2f}x"
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # it may not take the network
-            found = " ".join(str(error).split())[:80]
-        rows.append((f"training step, {case}, {words}, times the plain step's speed", "", "", found))
+    plain, rows = bench.seconds(steps(False, False)), []
+    for words, compiled, recorded in (
+        ("recorded, as training does", False, True),
+        ("compiled", True, False),
+        ("compiled and recorded", True, True),
+    ):
+        if compiled and not with_compiled:
+            continue
+        started = time.perf_counter()
+        ready = steps(compiled, recorded)
+        first = f", {time.perf_counter() - started:.0f} s until it is ready" if compiled else ""
+        found = f"{plain / bench.seconds(ready):.2f}x of {plain / 20 * 1e3:.2f} ms{first}"
+        rows.append((f"training step, {case}, batches of {size}, {words}", "", "", found))
     return rows
 
 
 def copy_row(case: Case, bench: Bench, limits: Limits) -> Row:
     """Batches through on_device, of the copy rate."""
-    images = case.drawn(min(bench.images, 16 * BATCH)).images
+    images = case.drawn(min(bench.images, 16 * LARGE_BATCH)).images
     assert isinstance(images, DecodedImages)
-    parts = np.array_split(np.arange(len(images)), -(-len(images) // BATCH))
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // LARGE_BATCH))
     made = [images.take_bchw(part) for part in parts]
     seconds = bench.seconds(lambda: sum(1 for _ in on_device(made, bench.device)))
     rate = sum(batch.nbytes for batch in made) / seconds
@@ -302,18 +336,21 @@ def reference_row(bench: Bench) -> Row:
     labelled = case.drawn(min(bench.images, REFERENCE_IMAGES))
     network, bins = case.network(labelled, bench.device)
     pixels, few = (Pixels(resident(some, bench.device), bench.device) for some in (labelled, case.drawn(1000)))
+    run = Run(Problem(pixels, few, bins, recipe, 0, bench.device, World()), network, lambda state: None, Rules(1e9))
     started = time.perf_counter()
-    Run(Problem(pixels, few, bins, recipe, 0, bench.device, World()), network, lambda state: None, Rules(1e9)).train()
+    run.train()
     bench.wait()
-    title = f"{case}: training on {len(labelled)} images for {recipe.epochs} epochs"
-    return title, "30 s", "10 s", f"{time.perf_counter() - started:.1f} s"
+    seconds = time.perf_counter() - started
+    title = f"{case}: {recipe.epochs} epochs of {len(labelled)} images (reach 30 s, aim 10 s)"
+    return title, "", "", f"{seconds:.1f} s, validation included; {sum(run.spent.values()):.1f} s of steps"
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--images", type=int, default=40_000)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--compiled", action="store_true", help="measure torch.compile, too")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -332,12 +369,18 @@ def main() -> None:
             partial(training_rows, case, bench, limits),
             lambda case=case: [inference_row(case, bench, limits), copy_row(case, bench, limits)],  # type: ignore[misc]
         ]
-    figures += [lambda: [decode_row(bench)], *(partial(step_rows, case, bench) for case in CASES)]
+    figures += [partial(step_rows, case, bench, options.compiled) for case in CASES]
+    figures += [lambda: [decode_row(bench)]]
+    figures += [
+        lambda case=case: [infer_row(case.name, case.side_px, bench)]  # type: ignore[misc]
+        for case in CASES
+    ]
     rows = []
     for figure in figures:
         rows += figure()
         print(rows[-1], file=sys.stderr)  # a card may be lent for minutes only
-    print_table(rows)
+    print("Images a second, unless it says otherwise:\n")
+    print_table(rows, ("figure", "by FLOPs", "by bytes", "found"))
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def ratio(of: list[Cost], to: list[Cost], what: Callable[[Cost], float] = lambda
     return statistics.median(what(mine) / what(other) for mine, other in zip(of, to, strict=True))
 
 
-def print_table(rows: Iterable[Row]) -> None:
+def print_table(rows: Iterable[Row], columns: Row = ("figure", "reach", "aim", "found")) -> None:
     """Print a table for RESULTS.md."""
-    print("\n| figure | reach | aim | found |\n|---|---|---|---|")
+    print(f"\n| {' | '.join(columns)} |\n|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,17 +12,22 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from photoz.artifacts import Artifact
-from photoz.data import open_shards
+from photoz.data import ImageFormat, open_shards
 from photoz.data.batches import fits_on, on_device, to_device
+from photoz.data.image_set import DecodedImages
 from photoz.infer import InferSettings
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
-from photoz.model.names import APERTURE_CNN, recipe_for
+from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
+from photoz.runtime import World
+from photoz.train import graphs
 from photoz.train.losses import BinnedLoss
 from photoz.train.pixels import Pixels
-from photoz.train.sample import load_labelled
+from photoz.train.run import Problem, Rules, Run, Save
+from photoz.train.sample import Labelled, load_labelled
+from photoz.train.state import Checkpoint
 from tests.shards_support import every_image
 from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, train
 
@@ -81,6 +87,69 @@ def test_training_learns_and_infers_there_what_a_cpu_infers_from_the_same_weight
     ]
     apart = np.abs(tables[0]["z_phot"] - tables[1]["z_phot"])
     assert apart.median() < 0.005  # bfloat16 has 8 bits
+
+
+def run_on(device: torch.device, recipe: Recipe, save: Save = lambda state: None) -> Run:
+    """A training of a few epochs, of which the batches have two sizes."""
+    images, z = drawn_galaxies(300, (3, 32, 32), "uint8")
+    bins, scaling = RedshiftBins.covering(z, 40), InputScaling.of(images)
+    layout = ImageFormat(format="npy", channels=3, height=32, width=32, dtype="uint8", source="files")
+    pixels = Pixels(Labelled(DecodedImages(images, pa.table({"z_spec": z}), layout), z), device)
+    torch.manual_seed(0)
+    network = build_network(APERTURE_CNN, design(APERTURE_CNN, ImageShape(3, 32, 32), bins, recipe), scaling)
+    network.to(device).prepare(pixels.take(np.arange(300))[0])
+    return Run(Problem(pixels, pixels, bins, recipe, 0, device, World()), network, save, Rules(1e9))
+
+
+RECIPE = replace(recipe_for(APERTURE_CNN, 300), epochs=8, batch_size=44)  # has dropout, shifts and a changing rate
+
+
+def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = run_on(device, RECIPE)
+    sizes = {recorded.plan.step_size(step) for step in range(recorded.plan.steps)}
+    recorded.train()
+    assert len(sizes) == 2 and recorded._recorded is not None and recorded._recorded._recorded.keys() == sizes
+    monkeypatch.setattr(graphs, "_AS_IS", 10**6)
+    plain = run_on(device, RECIPE)
+    plain.train()
+    assert plain._recorded is not None and not plain._recorded._recorded
+    found, expected = ([row["train_loss"] for row in run.progress.history] for run in (recorded, plain))
+    np.testing.assert_allclose(found, expected, rtol=0.02)  # some sums are in no fixed order, and steps add up
+    assert found[-1] < 0.8 * found[0]
+
+
+def test_a_training_goes_on_from_its_checkpoint(device: torch.device) -> None:
+    saved: list[bytes] = []
+    unbroken = run_on(device, RECIPE, lambda state: saved.append(state.encode()))
+    unbroken.train()
+    resumed = run_on(device, RECIPE)
+    resumed.resume(Checkpoint.decode(saved[3], device))
+    resumed.train()
+    found, expected = ([row["train_loss"] for row in run.progress.history] for run in (resumed, unbroken))
+    assert found[:4] == expected[:4]
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+def test_menko2024_is_its_layers_one_after_the_other(device: torch.device) -> None:
+    images, _ = drawn_galaxies(64, (3, 64, 64), "uint8")
+    torch.manual_seed(0)
+    network = build_network(MENKO2024, {}, InputScaling.of(images))
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = to_device(images, device)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0  # statistics with which images differ
+    with autocast(device):
+        network.train()(batch)
+    network.eval()
+    with torch.inference_mode():
+        expected = network.convolutions(network.light.stretched(batch)).mean((2, 3))  # type: ignore[operator, union-attr]
+        np.testing.assert_allclose(network.features(batch).cpu(), expected.cpu(), rtol=0.02, atol=0.02)
+        with autocast(device):
+            found = network.features(batch)
+    assert float((found - expected).abs().mean() / expected.std()) < 0.05
 
 
 def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: torch.device, tmp_path: Path) -> None:

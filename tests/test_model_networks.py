@@ -10,7 +10,7 @@ from photoz.model import devices
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import has_bfloat16
 from photoz.model.familiarity import Familiarity
-from photoz.model.light import Light
+from photoz.model.light import Light, _asinh
 from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, recipe_for
 from photoz.model.network import Network
@@ -64,6 +64,14 @@ def test_a_model_of_before_the_stride_was_kept_is_built_as_it_was(side_px: int, 
     del sizes["stride"]
     stem = build_network(APERTURE_CNN, sizes, InputScaling.of(images)).trunk.stem
     assert (stem.stride, stem.kernel_size) == ((stride, stride), (kernel, kernel))
+
+
+def test_fluxes_are_stretched_by_asinh_to_float32s_precision() -> None:
+    sizes = np.concatenate([[0.0], np.logspace(-12, 17, 2000)]).astype(np.float32)
+    found = _asinh(torch.from_numpy(np.concatenate([sizes, -sizes])))
+    expected = np.arcsinh(np.concatenate([sizes, -sizes]).astype(np.float64))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=3e-7)
+    assert torch.isfinite(_asinh(torch.tensor([3e38, -3e38]))).all()
 
 
 def test_light_undoes_an_asinh_stretch_of_the_intensity() -> None:

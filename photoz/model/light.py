@@ -40,7 +40,7 @@ class Light(nn.Module):
     def standardised(self, signal_bchw: torch.Tensor) -> torch.Tensor:
         """The same, from a signal that is there already."""
         if not self.levels:
-            signal_bchw = torch.asinh(signal_bchw / STRETCH_SOFTENING)
+            signal_bchw = _asinh(signal_bchw / STRETCH_SOFTENING)
         standard_bchw = torch.addcmul(-self.mean / self.std, signal_bchw, 1 / self.std)
         return standard_bchw.contiguous(memory_format=torch.channels_last)
 
@@ -60,6 +60,16 @@ class Light(nn.Module):
             return [signal_bchw]
         intensity_b1hw = signal_bchw.mean(1, keepdim=True)
         return [signal_bchw] + [signal_bchw * _unstretch(intensity_b1hw, q) for q in self.softenings]
+
+
+def _asinh(x: torch.Tensor) -> torch.Tensor:
+    """asinh to float32's precision, for numbers up to 1e18."""
+    if x.is_cuda:
+        return torch.asinh(x)
+    # On a CPU torch takes its own one number at a time; these go eight or more at once, in less than half the time.
+    size = x.abs().clamp_max_(1e18)
+    root = size.square().add_(1.0).sqrt_()
+    return size.div(root.add_(1.0)).mul_(size).add_(size).log1p_().copysign_(x)
 
 
 def _unstretch(shown: torch.Tensor, softening: float) -> torch.Tensor:
