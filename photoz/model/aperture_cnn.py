@@ -155,6 +155,8 @@ class MemberLinear(nn.Module):
 class ApertureCNN(Network):
     """Images (b, c, h, w) as stored -> logits (m, b, z), one set a member."""
 
+    recorded_on_gpu = True
+
     def __init__(self, scaling: InputScaling, shape: ApertureShape) -> None:
         super().__init__()
         self.light = Light(scaling, shape.softenings)

@@ -91,8 +91,8 @@ class Run:
         self.clock, self.spent = StepClock(), dict[str, float]()
         self._average_gradients: Average
         # Several GPUs' gradients travel during the backward pass, which is left as it is.
-        alone = problem.device.type == "cuda" and problem.world.size == 1
-        self._recorded = RecordedSteps(self._whole_step) if alone else None
+        alone = problem.device.type == "cuda" and world.size == 1
+        self._recorded = RecordedSteps(self._whole_step) if alone and network.recorded_on_gpu else None
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
