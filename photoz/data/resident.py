@@ -7,11 +7,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from photoz import progress
 from photoz.data.decode import stored_shape
 from photoz.data.layout import ImageFormat
 from photoz.data.shard_set import ShardSet
-from photoz.runtime import check_stop
 
 log = logging.getLogger("photoz.data")
 
@@ -39,13 +37,8 @@ def load_resident(shards: ShardSet, split: str, device: torch.device) -> Residen
     log.info("%s: %d images, decoded once and kept on the GPU: %.2g GB", split, count, count * image.image_bytes / 1e9)
     kind = torch.from_numpy(np.empty(0, image.dtype)).dtype
     stored = torch.empty((count, *stored_shape(image)), dtype=kind, device=device)
-    with progress.stage(f"decode {split}", total=count, unit="images") as bar:
-        at = 0
-        for name in shards.shard_names(split):
-            check_stop()
-            decoded = np.empty((shards.samples(name), *stored_shape(image)), image.dtype)
-            shards.read_images(name, decoded)
-            stored[at : at + len(decoded)] = torch.from_numpy(decoded).to(device)
-            at += len(decoded)
-            bar.advance(len(decoded))
+    for name, place in shards.to_decode(split):
+        decoded = np.empty((place.stop - place.start, *stored_shape(image)), image.dtype)
+        shards.read_images(name, decoded)
+        stored[place] = torch.from_numpy(decoded).to(device)
     return ResidentImages(stored, shards.table(split), image)

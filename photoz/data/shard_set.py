@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -118,15 +118,20 @@ class ShardSet:
         stored = decoded(place, lambda out: self._decode(split, out), shape, self.image.dtype, identity)
         return DecodedImages(stored, table, self.image)
 
-    def _decode(self, split: str, out: Stored) -> None:
-        with progress.stage(f"decode {split}", total=len(out), unit="images") as bar:
+    def to_decode(self, split: str) -> Iterator[tuple[str, slice]]:
+        """Each shard of a split and the place of its images in it, to be decoded before the next is asked for."""
+        with progress.stage(f"decode {split}", total=self.count(split), unit="images") as bar:
             start = 0
             for name in self.shard_names(split):
                 check_stop()
-                count = self.samples(name)
-                self.read_images(name, out[start : start + count])
-                start += count
-                bar.advance(count)
+                end = start + self.samples(name)
+                yield name, slice(start, end)
+                bar.advance(end - start)
+                start = end
+
+    def _decode(self, split: str, out: Stored) -> None:
+        for name, place in self.to_decode(split):
+            self.read_images(name, out[place])
 
     def _locations(self, split: str) -> Locations:
         """Where a split's images lie, its tars held on this machine for as long as this shard set is there."""
