@@ -252,7 +252,7 @@ def infer_row(name: str, side_px: int, bench: Bench) -> Row:
 
 
 def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
-    """One training step as torch starts it, recorded as a CUDA graph, and compiled."""
+    """One step's gradients and optimizer: as torch starts them, recorded as a CUDA graph, and compiled."""
     size = case.recipe.batch_size
     labelled = case.drawn(size)
     images_bchw, z_spec_b = Pixels(labelled, bench.device).take(np.arange(size))
@@ -278,7 +278,7 @@ def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
 
     plain, rows = bench.seconds(steps(False, False)), []
     for words, compiled, recorded in (
-        ("recorded, as training does", False, True),
+        ("recorded as a CUDA graph", False, True),
         ("compiled", True, False),
         ("compiled and recorded", True, True),
     ):
@@ -287,7 +287,7 @@ def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
         started = time.perf_counter()
         ready = steps(compiled, recorded)
         first = f", {time.perf_counter() - started:.0f} s until it is ready" if compiled else ""
-        found = f"{plain / bench.seconds(ready):.2f}x of {plain / 20 * 1e3:.2f} ms{first}"
+        found = f"{plain / bench.seconds(ready):.2f} times as fast as {plain / 20 * 1e3:.2f} ms{first}"
         rows.append((f"training step, {case}, batches of {size}, {words}", "", "", found))
     return rows
 
@@ -302,8 +302,8 @@ def copy_row(case: Case, bench: Bench, limits: Limits) -> Row:
     rate = sum(batch.nbytes for batch in made) / seconds
     return (
         f"batches to the device, through pinned memory, {case}",
-        f"{limits.copy / 1e9:.1f} GB/s",
         "",
+        f"{limits.copy / 1e9:.1f} GB/s",
         f"{rate / limits.copy:.0%}",
     )
 
@@ -320,7 +320,7 @@ def decode_row(bench: Bench) -> Row:
         for jpeg, place in zip(jpegs, out, strict=True):
             decode_into(jpeg, images.image, place)
 
-    title = f"JPEGs decoded by the GPU, times the speed of {usable_cores()} cores"
+    title = f"JPEGs decoded by the GPU, times the speed of {usable_cores()} cores that never wait for one another"
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
 

@@ -16,7 +16,7 @@ from photoz.runtime import usable_cores
 
 COLOURS = {1: "GRAY", 3: "RGB"}
 _IMAGES_A_TASK = 64
-MOST_THREADS = 8  # more only wait for the interpreter's lock: on 16 cores eight are a third faster than sixteen
+MOST_THREADS = 8  # more only wait for the interpreter's lock: see benchmarks/RESULTS.md
 
 
 @dataclass(frozen=True)

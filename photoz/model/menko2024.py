@@ -65,12 +65,9 @@ class Menko2024(Network):
 
 
 def _normalised(x: torch.Tensor, convolution: nn.Conv2d, norm: nn.Module) -> torch.Tensor:
-    """Both layers' result, in one pass over the pixels where the statistics are known.
-
-    On CUDA the ReLU that follows is in that pass, too.
-    """
+    """Both layers' result; where the statistics are known in one pass over the pixels, and without gradients."""
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    padding = (convolution.kernel_size[0] // 2,) * 2
+    padding = convolution.padding
     if norm.training:
         normalised: torch.Tensor = norm(functional.conv2d(x, convolution.weight, padding=padding))
         return normalised
@@ -78,7 +75,4 @@ def _normalised(x: torch.Tensor, convolution: nn.Conv2d, norm: nn.Module) -> tor
     weight, bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
-    if not x.is_cuda:
-        return functional.conv2d(x, weight, bias, padding=padding)
-    kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    return torch.cudnn_convolution_relu(x.to(kind), weight.to(kind), bias.to(kind), (1, 1), padding, (1, 1), 1)
+    return functional.conv2d(x, weight, bias, padding=padding)

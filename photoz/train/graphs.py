@@ -24,18 +24,18 @@ class RecordedSteps:
     def __init__(self, step: Step) -> None:
         self._step = step
         self._taken: Counter[int] = Counter()
-        self._recorded: dict[int, _Recorded] = {}
+        self._graphs: dict[int, _Recorded] = {}
 
     def __call__(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
-        """Take the step; its loss is good until the next one of this size."""
+        """Take the step; its loss is good until the next step."""
         size = len(z_spec_b)
-        if size in self._recorded:
-            return self._recorded[size].play(images_bchw, z_spec_b)
+        if size in self._graphs:
+            return self._graphs[size].play(images_bchw, z_spec_b)
         if self._taken[size] < _AS_IS:
             self._taken[size] += 1
             return self._step(images_bchw, z_spec_b)
-        self._recorded[size] = _Recorded(self._step, images_bchw, z_spec_b, next(iter(self._recorded.values()), None))
-        return self._recorded[size].play(images_bchw, z_spec_b)
+        self._graphs[size] = _Recorded(self._step, images_bchw, z_spec_b, next(iter(self._graphs.values()), None))
+        return self._graphs[size].play(images_bchw, z_spec_b)
 
 
 class _Recorded:
