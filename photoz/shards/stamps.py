@@ -61,5 +61,6 @@ def check_values(image: Array) -> None:
         bad = image.size - int(np.count_nonzero(np.isfinite(image)))
         if bad:
             raise NoCutout("not_finite", f"{bad} of {image.size} values are NaN or infinite; fill or mask them first")
-    if image.min() == image.max():
+    # Two values tell nearly always, at a tenth of the cost of looking at all.
+    if image.flat[0] == image.flat[image.size // 2] and image.min() == image.max():
         raise NoCutout("blank", f"every value is {image.flat[0]}")
