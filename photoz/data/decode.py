@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,8 @@ from photoz.runtime import usable_cores
 
 COLOURS = {1: "GRAY", 3: "RGB"}
 _IMAGES_A_TASK = 64
-MOST_THREADS = 8  # more only wait for the interpreter's lock: see benchmarks/RESULTS.md
+# Threads that decode, over all shards: more only wait for the interpreter's lock (benchmarks/RESULTS.md).
+_AT_ONCE = BoundedSemaphore(8)
 
 
 @dataclass(frozen=True)
@@ -59,25 +61,21 @@ def as_bchw(stored: NDArray[np.generic], image: ImageFormat) -> NDArray[np.gener
     return stored.transpose(0, 3, 1, 2) if image.format == "jpg" else stored
 
 
-def decode_members(
-    tar: bytes, members: Members, image: ImageFormat, out: NDArray[np.generic], threads: int = MOST_THREADS
-) -> None:
-    """Decode a shard's images into `out`, (b, *stored_shape), in no more threads than there are cores.
-
-    Raises BadFormat naming a broken member.
-    """
+def decode_members(tar: bytes, members: Members, image: ImageFormat, out: NDArray[np.generic]) -> None:
+    """Decode a shard's images into `out`, (b, *stored_shape). Raises BadFormat naming a broken member."""
     view = memoryview(tar)
     starts = range(0, len(members.keys), _IMAGES_A_TASK)
 
     def decode_some(start: int) -> None:
-        for i in range(start, min(start + _IMAGES_A_TASK, len(members.keys))):
-            member = bytes(view[members.offsets[i] : members.offsets[i] + members.lengths[i]])
-            try:
-                decode_into(member, image, out[i])
-            except ValueError as error:
-                raise BadFormat(f"{members.shard}: {members.keys[i]}.{image.format}: {error}; verify it") from None
+        with _AT_ONCE:
+            for i in range(start, min(start + _IMAGES_A_TASK, len(members.keys))):
+                member = bytes(view[members.offsets[i] : members.offsets[i] + members.lengths[i]])
+                try:
+                    decode_into(member, image, out[i])
+                except ValueError as error:
+                    raise BadFormat(f"{members.shard}: {members.keys[i]}.{image.format}: {error}; verify it") from None
 
-    with ThreadPoolExecutor(max(1, min(threads, usable_cores(), len(starts)))) as pool:
+    with ThreadPoolExecutor(max(1, min(usable_cores(), len(starts)))) as pool:
         for _ in pool.map(decode_some, starts):
             pass
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from photoz import progress
 from photoz.artifacts import Artifact
-from photoz.data.decode import MOST_THREADS, Members, as_bchw, decode_members, stored_shape
+from photoz.data.decode import Members, as_bchw, decode_members, stored_shape
 from photoz.data.image_set import DecodedImages, Images, Place, Stored, StreamedImages, choose_place, decoded
 from photoz.data.layout import ALL, MEMBER_COLUMNS, ImageFormat, index_name, split_of, tar_name
 from photoz.data.locations import Locations, allow_open_files
@@ -92,17 +92,17 @@ class ShardSet:
         """Decode one shard. Raises BadFormat if the tar does not hold what its index says."""
         return ShardBatch(shard, self.images(shard), self.rows(shard))
 
-    def images(self, shard: str, threads: int = MOST_THREADS) -> NDArray[np.generic]:
+    def images(self, shard: str) -> NDArray[np.generic]:
         """One shard's images, (b, c, h, w), in index order; see read_shard."""
         out = np.empty((self.samples(shard), *stored_shape(self.image)), self.image.dtype)
-        self.read_images(shard, out, threads)
+        self.read_images(shard, out)
         return as_bchw(out, self.image)
 
-    def read_images(self, shard: str, out: NDArray[np.generic], threads: int = MOST_THREADS) -> None:
+    def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
         """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
         with self.artifact.local(tar_name(shard)) as path:
             tar = path.read_bytes()
-        decode_members(tar, self._members(shard, len(out), len(tar)), self.image, out, threads)
+        decode_members(tar, self._members(shard, len(out), len(tar)), self.image, out)
 
     def load(self, split: str, place: Place | Literal["auto"] = "auto") -> Images:
         """A split's images, decoded once into memory or a file of the cache, or never; "auto" goes by their size."""

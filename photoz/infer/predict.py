@@ -15,7 +15,6 @@ from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import on_device
-from photoz.data.decode import MOST_THREADS
 from photoz.data.layout import ALL
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
@@ -48,38 +47,28 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
         if device.type == "cpu":
             keep_freed_memory()
         mine = draft.todo(pieces)
-        threads = _share_cores(len(mine), device)
-        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, threads)
+        at_once, batches_at_once = _share_cores(len(mine), device)
+        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
         bar_of = progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies")
         # numpy's own threads would wait for work in a loop, on cores that other shards need
         with bar_of as bar, threadpool_limits(1, user_api="blas"):
             started = time.monotonic()
-            for galaxies in in_order(makes.shard, mine, threads.shards):
+            for galaxies in in_order(makes.shard, mine, at_once):
                 bar.advance(galaxies)
                 bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
         return _commit(draft, source, pieces, trained, settings)
 
 
-@dataclass(frozen=True)
-class _Threads:
-    """How many shards are worked on at once, and of each how many batches are computed and images decoded."""
+def _share_cores(shards: int, device: torch.device) -> tuple[int, int]:
+    """How many shards to work on at once, and how many batches of each.
 
-    shards: int
-    batches: int
-    decoders: int
-
-
-def _share_cores(shards: int, device: torch.device) -> _Threads:
-    """While one shard waits for a disk, the store or a GPU, others compute.
-
-    Each batch is one core's: shared among cores, sums would round by how many there are, and by how many shards are
-    left to do.
+    While one waits for a disk, the store or a GPU, others compute. Each batch is one core's: shared among cores, sums
+    would round by how many there are, and by how many shards are left to do.
     """
     cores = runtime.usable_cores()
     at_once = max(1, min(cores, shards, _MOST_AT_ONCE))
     torch.set_num_threads(1)
-    batches = max(1, cores // at_once) if device.type == "cpu" else 1
-    return _Threads(at_once, batches, max(1, MOST_THREADS // at_once))
+    return at_once, max(1, cores // at_once) if device.type == "cpu" else 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ class _Predictions:
     draft: Draft
     model_sha256: str
     device: torch.device
-    threads: _Threads
+    batches_at_once: int
 
     def shard(self, name: str) -> int:
         """Make and keep the predictions for a shard; returns its number of galaxies."""
@@ -119,14 +108,14 @@ class _Predictions:
                 blank.append(are_blank(images_bchw))
                 yield images_bchw
 
-        found = ask(trained.network, looked_at(), turns, self.threads.batches)
+        found = ask(trained.network, looked_at(), turns, self.batches_at_once)
         scores_b = trained.familiarity.score(found.features_bf)
         return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy())
 
     def _batches(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
         size = self.settings.images_a_batch(self.device.type, math.prod(self.source.image.shape))
-        images_bchw = self.source.images(name, self.threads.decoders)
+        images_bchw = self.source.images(name)
 
         def parts() -> Iterator[NDArray[np.generic]]:
             for at in range(0, len(images_bchw), size):
