@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from photoz.model.batch_norm import batch_normalised
 from photoz.model.light import Light
 from photoz.model.network import Network
 from photoz.model.scaling import InputScaling
@@ -69,8 +70,7 @@ def _normalised(x: torch.Tensor, convolution: nn.Conv2d, norm: nn.Module) -> tor
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     padding = convolution.padding
     if norm.training:
-        normalised: torch.Tensor = norm(functional.conv2d(x, convolution.weight, padding=padding))
-        return normalised
+        return batch_normalised(functional.conv2d(x, convolution.weight, padding=padding), norm)
     assert norm.running_mean is not None and norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
