@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +140,15 @@ def test_inferring_again_finds_the_predictions_that_exist(
     predictions: Artifact, model: Artifact, shards: Artifact
 ) -> None:
     assert infer_redshifts(model, shards, CPU, Destination(shards.store, "drawn")).status == "exists"
+
+
+def test_a_job_does_without_torchs_compiler_which_takes_a_second_to_import(model: Artifact, shards: Artifact) -> None:
+    # Computing on the meta device, as for the sizes that a model's file asks for, would import it.
+    command = ["infer", "--store", shards.store.url, "--model", str(model.ref), "--shards", str(shards.ref)]
+    main = f"from jobs.app import app; app({[*command, '--name', 'quick', '--device', 'cpu']}, standalone_mode=False)"
+    code = f"import sys; {main}; sys.exit('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and '"created"' in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Legend: b image, c channel, h row, w column, k aperture, p pixel, f feature, m m
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +67,17 @@ class AperturePhotometry(nn.Module):
 
     def __init__(self, channels: int, shape: ApertureShape, light: Light) -> None:
         super().__init__()
-        radii_k1 = torch.tensor(shape.radii_px)[:, None]
-        weights_kp = torch.exp(-0.5 * _radius_squared(shape.height, shape.width).flatten() / radii_k1**2)
-        self.register_buffer("weights_kp", weights_kp / weights_kp.sum(1, keepdim=True), persistent=False)
+        apertures = len(shape.radii_px)
+
+        def round_weights_kp() -> torch.Tensor:
+            radii_k1 = torch.tensor(shape.radii_px)[:, None]
+            weights_kp = torch.exp(-0.5 * _radius_squared(shape.height, shape.width).flatten() / radii_k1**2)
+            return weights_kp / weights_kp.sum(1, keepdim=True)
+
+        weights_kp = _computed((apertures, shape.height * shape.width), round_weights_kp)
+        self.register_buffer("weights_kp", weights_kp, persistent=False)
         self.weights_kp: torch.Tensor
         self.faintest = self.FAINTEST if light.levels else 0.3
-        apertures = len(shape.radii_px)
         per_plane = channels * apertures + (channels - 1) * apertures + channels * (apertures - 1)
         self.features = light.planes * per_plane
         self.register_buffer("mean_f", torch.zeros(self.features))
@@ -130,8 +136,12 @@ class Trunk(nn.Module):
         into = (shape.widths[0], *shape.widths[:-1])
         self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(into, shape.widths, strict=True)))
         height, width = (_halved(-(-side // shape.stride), len(shape.widths)) for side in (shape.height, shape.width))
-        centre_p = torch.exp(-0.5 * _radius_squared(height, width).flatten() / (0.15 * min(height, width)) ** 2)
-        self.register_buffer("centre_p", centre_p / centre_p.sum(), persistent=False)
+
+        def round_centre_p() -> torch.Tensor:
+            centre_p = torch.exp(-0.5 * _radius_squared(height, width).flatten() / (0.15 * min(height, width)) ** 2)
+            return centre_p / centre_p.sum()
+
+        self.register_buffer("centre_p", _computed((height * width,), round_centre_p), persistent=False)
         self.centre_p: torch.Tensor
         self.features = 2 * shape.widths[-1]
 
@@ -145,7 +155,8 @@ class MemberLinear(nn.Module):
 
     def __init__(self, members: int, into: int, out: int, gain: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(members, into, out) * math.sqrt(gain / into))
+        size = (members, into, out)
+        self.weight = nn.Parameter(_computed(size, lambda: torch.randn(size) * math.sqrt(gain / into)))
         self.bias = nn.Parameter(torch.zeros(members, 1, out))
 
     def forward(self, x_mbf: torch.Tensor) -> torch.Tensor:
@@ -190,6 +201,14 @@ class ApertureCNN(Network):
         """Logits (m, b, z) from features."""
         logits_mbz: torch.Tensor = self.head(self.hidden(features_bf.expand(self.members, *features_bf.shape)))
         return logits_mbz
+
+
+def _computed(size: tuple[int, ...], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `compute` gives; on the meta device, where there are sizes only, nothing of this size.
+
+    Arithmetic there would import torch's compiler, which takes a second.
+    """
+    return torch.empty(size) if torch.get_default_device().type == "meta" else compute()
 
 
 def _radius_squared(height: int, width: int) -> torch.Tensor:
