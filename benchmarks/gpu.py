@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.computing import fresh, jpeg_shards, loss_of
 from benchmarks.ratios import Row, print_table
-from photoz.artifacts import Destination, Ref, load
-from photoz.data import ImageFormat, open_shards
+from photoz.artifacts import Destination, Ref, load, open_store
+from photoz.data import ImageFormat, open_shards, shard_set
 from photoz.data.batches import on_device, to_device
 from photoz.data.decode import decode_into
 from photoz.data.image_set import DecodedImages
@@ -41,7 +40,7 @@ from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.network import Network
 from photoz.model.redshift_model import ask
-from photoz.runtime import World, usable_cores
+from photoz.runtime import TaskSlice, World, usable_cores
 from photoz.train import TrainSettings, train_model
 from photoz.train.graphs import RecordedSteps
 from photoz.train.optimizer import make_optimizer
@@ -233,21 +232,59 @@ def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     return f"inference, {case}, the network alone", f"{limits.flops / needed:.0f}", "", f"{rate:.0f}"
 
 
-def infer_row(name: str, side_px: int, bench: Bench) -> Row:
-    """Images a second of the whole infer job, shards of JPEGs to Parquet, on all cores."""
-    settings = InferSettings(split="train", device=bench.device.type)  # type: ignore[arg-type]
-    number = count()
+def infer_rows(name: str, side_px: int, bench: Bench) -> list[Row]:
+    """Images a second of the whole infer job, shards of JPEGs to Parquet, on all cores; and in slices, all at once."""
+    rows = []
     with tempfile.TemporaryDirectory(prefix="photoz-gpu-") as folder:
-        shards = jpeg_shards(Path(folder) / "shards", 2 * bench.images, side_px, max(bench.images // 20, 5), 1000)
+        images, at_least = 4 * bench.images, max(bench.images // 20, 5)
+        shards = jpeg_shards(Path(folder) / "shards", images, side_px, at_least, 1000)
         quick = TrainSettings(model=name, epochs=1, device=bench.device.type)  # type: ignore[arg-type]
         train_model(shards, quick, Destination(shards.store, name))
-        model = load(shards.store, Ref("model", name))
+        for words, slices, by_processes in (
+            ("decoded in threads", 1, False),
+            ("decoded by processes", 1, True),
+            ("four slices at once", 4, False),
+        ):
+            seconds = seconds_of_jobs(shards.store.url, name, bench, slices, by_processes)
+            rate = open_shards(shards).count("train") / seconds
+            title = f"infer job, {name} {side_px}x{side_px}x3, {usable_cores()} cores, {words}"
+            rows.append((title, "", "", f"{rate:.0f}"))
+    return rows
 
-        def job() -> None:
-            infer_redshifts(model, shards, settings, Destination(shards.store, f"bench-{next(number)}"))
 
-        rate = open_shards(shards).count("train") / bench.seconds(job)
-    return f"infer job, {name} {side_px}x{side_px}x3, {usable_cores()} cores", "", "", f"{rate:.0f}"
+def seconds_of_jobs(url: str, name: str, bench: Bench, slices: int, by_processes: bool) -> float:
+    """Median seconds of an infer job in so many slices, from processes that have started and done one before."""
+    # Not from this one: processes that decode import what the main module of theirs imports.
+    work = f"from benchmarks.gpu import infer_as_told; infer_as_told({url!r}, {name!r}, {bench.device.type!r}, "
+    command = [sys.executable, "-c"]
+    jobs = [
+        subprocess.Popen([*command, work + f"{by_processes}, {index}, {slices})"], stdin=-1, stdout=-1, text=True)
+        for index in range(slices)
+    ]
+    found = []
+    for number in range(min(bench.rounds, 3) + 1):
+        started = time.perf_counter()
+        for job in jobs:
+            assert job.stdin
+            job.stdin.write(f"{name}-{slices}-{by_processes}-{number}\n".lower())
+            job.stdin.flush()
+        for job in jobs:
+            assert job.stdout and job.stdout.readline() == "done\n"
+        found.append(time.perf_counter() - started)
+    for job in jobs:
+        job.communicate()
+    return statistics.median(found[1:])
+
+
+def infer_as_told(url: str, name: str, device: str, by_processes: bool, index: int, slices: int) -> None:
+    """Do this slice of an infer job for each name that comes in."""
+    shard_set.PROCESSES_FROM = 1 if by_processes else sys.maxsize
+    store = open_store(url)
+    model, shards = load(store, Ref("model", name)), load(store, Ref("shards", "made"))
+    settings = InferSettings(split="train", device=device)  # type: ignore[arg-type]
+    for line in sys.stdin:
+        infer_redshifts(model, shards, settings, Destination(store, line.strip(), TaskSlice(index, slices)))
+        print("done", flush=True)
 
 
 def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
@@ -371,10 +408,7 @@ def main() -> None:
         ]
     figures += [partial(step_rows, case, bench, options.compiled) for case in CASES]
     figures += [lambda: [decode_row(bench)]]
-    figures += [
-        lambda case=case: [infer_row(case.name, case.side_px, bench)]  # type: ignore[misc]
-        for case in CASES
-    ]
+    figures += [partial(infer_rows, case.name, case.side_px, bench) for case in CASES]
     rows = []
     for figure in figures:
         found = figure()

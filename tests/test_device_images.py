@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as npst
 
 from photoz.artifacts import Artifact
 from photoz.data import open_shards
-from photoz.data.batches import fits_on, on_device
+from photoz.data.batches import fits_on, on_device, picked
+from photoz.data.image_set import DecodedImages, Place
 from photoz.infer.predict import are_blank
 from photoz.shards import ShardSettings
 from photoz.train.pixels import Pixels
@@ -41,6 +42,16 @@ def test_images_that_stay_on_the_device_are_those_of_the_shards(there: bool, sha
     for part, (images_bchw, z_spec_b) in zip(parts, pixels.batches(parts), strict=True):
         np.testing.assert_array_equal(images_bchw.numpy(), whole[part])
         np.testing.assert_allclose(z_spec_b.numpy(), labelled.z_spec[part], rtol=1e-6)
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_images_picked_for_a_gpu_are_those_that_are_taken(place: Place, shards: Artifact) -> None:
+    images = open_shards(shards).load("train", place)
+    assert isinstance(images, DecodedImages)
+    parts = [np.array([3, 0, 3]), np.arange(len(images)), np.arange(9)[::2]]
+    for part, found in zip(parts, picked(images, parts), strict=True):
+        expected = torch.from_numpy(images.take_bchw(part))
+        assert torch.equal(found, expected) and found.stride() == expected.stride()
 
 
 def test_batches_come_in_order() -> None:

@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from photoz.artifacts import Artifact
-from photoz.data import ImageFormat, open_shards
+from photoz.data import ImageFormat, open_shards, shard_set
 from photoz.data.batches import fits_on, on_device, to_device
 from photoz.data.image_set import DecodedImages
 from photoz.infer import InferSettings
+from photoz.model.batch_norm import batch_normalised
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
@@ -64,12 +65,16 @@ def test_batches_that_are_copied_ahead_are_whole_and_in_order(device: torch.devi
     assert torch.stack(sums).tolist() == stored.sum(axis=(1, 2, 3, 4), dtype=np.int64).tolist()
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_images_on_the_device_are_those_of_the_shards(there: bool, shards: Artifact, device: torch.device) -> None:
+@pytest.mark.parametrize("place", ["memory", "disk", "never", "device"])
+def test_images_on_the_device_are_those_of_the_shards(
+    place: str, shards: Artifact, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_set, "PROCESSES_FROM", 1)  # where there are cores enough
     source = open_shards(shards)
     whole = np.asarray(every_image(source.load("train", "memory")))
     assert fits_on(device, whole.nbytes)
-    pixels = Pixels(load_labelled(source, "train", "never", device if there else None), device)
+    where = (source, "train", "never", device) if place == "device" else (source, "train", place)
+    pixels = Pixels(load_labelled(*where), device)  # type: ignore[arg-type]
     parts = np.array_split(np.random.default_rng(0).permutation(len(whole)), 7)
     for part, (images_bchw, _) in zip(parts, pixels.batches(parts), strict=True):
         assert images_bchw.device == device
@@ -77,8 +82,9 @@ def test_images_on_the_device_are_those_of_the_shards(there: bool, shards: Artif
 
 
 def test_training_learns_and_infers_there_what_a_cpu_infers_from_the_same_weights(
-    shards: Artifact, device: torch.device
+    shards: Artifact, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shard_set, "PROCESSES_FROM", 1)  # processes decode, where there are cores enough
     model = train(shards, ON_GPU, name="on-gpu")
     assert model.settings["device"] == "cuda" and model.summary["validation"]["val_sigma_mad"] < 0.1
     tables = [
@@ -89,34 +95,45 @@ def test_training_learns_and_infers_there_what_a_cpu_infers_from_the_same_weight
     assert apart.median() < 0.005  # bfloat16 has 8 bits
 
 
-def run_on(device: torch.device, recipe: Recipe, save: Save = lambda state: None) -> Run:
+def run_on(
+    device: torch.device,
+    recipe: Recipe,
+    save: Save = lambda state: None,
+    name: str = APERTURE_CNN,
+    micro_batch: int | None = None,
+) -> Run:
     """A training of a few epochs, of which the batches have two sizes."""
     images, z = drawn_galaxies(300, (3, 32, 32), "uint8")
     bins, scaling = RedshiftBins.covering(z, 40), InputScaling.of(images)
     layout = ImageFormat(format="npy", channels=3, height=32, width=32, dtype="uint8", source="files")
     pixels = Pixels(Labelled(DecodedImages(images, pa.table({"z_spec": z}), layout), z), device)
     torch.manual_seed(0)
-    network = build_network(APERTURE_CNN, design(APERTURE_CNN, ImageShape(3, 32, 32), bins, recipe), scaling)
+    network = build_network(name, design(name, ImageShape(3, 32, 32), bins, recipe), scaling)
     network.to(device).prepare(pixels.take(np.arange(300))[0])
-    return Run(Problem(pixels, pixels, bins, recipe, 0, device, World()), network, save, Rules(1e9))
+    return Run(Problem(pixels, pixels, bins, recipe, 0, device, World()), network, save, Rules(1e9, micro_batch))
 
 
 RECIPE = replace(recipe_for(APERTURE_CNN, 300), epochs=8, batch_size=44)  # has dropout, shifts and a changing rate
 
 
+@pytest.mark.parametrize(("name", "micro_batch"), [(APERTURE_CNN, None), (APERTURE_CNN, 16), (MENKO2024, None)])
 def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch
+    name: str, micro_batch: int | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = run_on(device, RECIPE)
+    recipe = RECIPE if name == APERTURE_CNN else replace(recipe_for(name, 300), epochs=8, batch_size=44)
+    recorded = run_on(device, recipe, name=name, micro_batch=micro_batch)
     sizes = {recorded.plan.step_size(step) for step in range(recorded.plan.steps)}
     recorded.train()
     assert len(sizes) == 2 and recorded._recorded is not None and recorded._recorded._graphs.keys() == sizes
     monkeypatch.setattr(graphs, "_AS_IS", 10**6)
-    plain = run_on(device, RECIPE)
+    plain = run_on(device, recipe, name=name, micro_batch=micro_batch)
     plain.train()
     assert plain._recorded is not None and not plain._recorded._graphs
     found, expected = ([row["train_loss"] for row in run.progress.history] for run in (recorded, plain))
-    np.testing.assert_allclose(found, expected, rtol=0.02)  # some sums are in no fixed order, and steps add up
+    # Some sums are in no fixed order, and steps add up; more so in bfloat16.
+    np.testing.assert_allclose(
+        found, expected, **({"rtol": 0.02} if name == APERTURE_CNN else {"rtol": 0.2, "atol": 1e-3})
+    )
     assert found[-1] < 0.8 * found[0]
 
 
@@ -153,7 +170,26 @@ def test_menko2024_is_its_layers_one_after_the_other(device: torch.device) -> No
         np.testing.assert_allclose(network.features(batch).cpu(), expected.cpu(), rtol=0.02, atol=0.02)
         with autocast(device):
             found = network.features(batch)
-    assert float((found - expected).abs().mean() / expected.std()) < 0.05
+    assert float((found - expected).abs().mean() / expected.std()) < 0.1  # bfloat16 has 8 bits
+
+
+@pytest.mark.parametrize(("channels", "side_px"), [(32, 48), (64, 10), (32, 3), (128, 8)])
+def test_batch_norm_of_few_channels_is_that_of_torch(channels: int, side_px: int, device: torch.device) -> None:
+    torch.manual_seed(0)
+    shape = (6, channels, side_px, side_px)
+    images = (3 * torch.randn(shape, device=device) + 2).to(memory_format=torch.channels_last)
+    gradient = torch.randn(shape, device=device)
+    found = []
+    for normalise in (batch_normalised, lambda x, norm: norm(x)):
+        norm = nn.BatchNorm2d(channels, device=device)
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(-1, 2, channels))
+        x = images.clone().requires_grad_()
+        y = normalise(x, norm)
+        y.backward(gradient)
+        found.append([y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    for own, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(own, torchs, rtol=1e-4, atol=1e-4)
 
 
 def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: torch.device, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from photoz.runtime import usable_cores
 COLOURS = {1: "GRAY", 3: "RGB"}
 _IMAGES_A_TASK = 64
 # Threads that decode, over all shards: more only wait for the interpreter's lock (benchmarks/RESULTS.md).
-_AT_ONCE = BoundedSemaphore(8)
+MOST_THREADS = 8
+_AT_ONCE = BoundedSemaphore(MOST_THREADS)
 
 
 @dataclass(frozen=True)

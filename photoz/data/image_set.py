@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, cycle
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from photoz.artifacts.cache import Cache
 from photoz.data.decode import as_bchw, stored_shape
@@ -18,13 +17,12 @@ from photoz.data.layout import ImageFormat
 from photoz.data.locations import Locations, MemberReader
 from photoz.data.memory import available_bytes
 from photoz.data.ring import Ring
-from photoz.runtime import usable_cores, world
+from photoz.data.workers import Indices, Stored, usual_workers
+from photoz.runtime import world
 
 MEMORY_SHARE = 0.5  # of the memory still free; the rest is for the network, the optimizer and the page cache
 _DIGEST_BYTES = 32
 
-Indices = NDArray[np.integer[Any]]
-Stored = NDArray[np.generic]
 Place = Literal["memory", "disk", "never"]
 Fill = Callable[[Stored], None]
 
@@ -72,7 +70,7 @@ class StreamedImages:
     ) -> None:
         self.table, self.image, self._held = table, image, held
         self._reader = MemberReader(locations, image)
-        self._workers = _usual_workers() if workers is None else workers
+        self._workers = usual_workers() if workers is None else workers
         self._ring: tuple[Ring, int] | None = None  # and how many images fit into its slots
 
     def __len__(self) -> int:
@@ -117,11 +115,6 @@ class StreamedImages:
             self._ring[0].close()
         self._ring = None
         self._reader.close()
-
-
-def _usual_workers() -> int:
-    """A core of each rank is for what asks; more than 16 decode faster than any GPU of today takes images."""
-    return min(16, max(1, usable_cores() // world().local_size - 1))
 
 
 def choose_place(wanted: int) -> Place:

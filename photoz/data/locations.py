@@ -3,7 +3,7 @@
 import os
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ class Locations:
 
     def __len__(self) -> int:
         return len(self.shard_s)
+
+    def __getitem__(self, part: slice) -> "Locations":
+        """Those of some samples."""
+        return replace(self, shard_s=self.shard_s[part], offset_s=self.offset_s[part], length_s=self.length_s[part])
 
     @classmethod
     def of(cls, paths: Sequence[Path], members: Sequence[Members]) -> "Locations":

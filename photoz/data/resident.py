@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from photoz.data.batches import tensor_bchw
 from photoz.data.decode import stored_shape
 from photoz.data.layout import ImageFormat
 from photoz.data.shard_set import ShardSet
@@ -27,8 +28,7 @@ class ResidentImages:
 
     def take_bchw(self, numbers: torch.Tensor) -> torch.Tensor:
         """A copy of the images of these numbers, (b, c, h, w), on the device, where the numbers are, too."""
-        found = self.stored[numbers]
-        return found.permute(0, 3, 1, 2) if self.image.format == "jpg" else found
+        return tensor_bchw(self.stored[numbers], self.image)
 
 
 def load_resident(shards: ShardSet, split: str, device: torch.device) -> ResidentImages:

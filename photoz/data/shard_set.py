@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from photoz import progress
 from photoz.artifacts import Artifact
-from photoz.data.decode import Members, as_bchw, decode_members, stored_shape
-from photoz.data.image_set import DecodedImages, Images, Place, Stored, StreamedImages, choose_place, decoded
+from photoz.data.decode import MOST_THREADS, Members, as_bchw, decode_members, stored_shape
+from photoz.data.decoders import Decoders
+from photoz.data.image_set import DecodedImages, Images, Place, StreamedImages, choose_place, decoded
 from photoz.data.layout import ALL, MEMBER_COLUMNS, ImageFormat, index_name, split_of, tar_name
 from photoz.data.locations import Locations, allow_open_files
+from photoz.data.workers import Stored, usual_workers
 from photoz.errors import BadFormat, BadInput
 from photoz.ordered import in_order
 from photoz.runtime import check_stop
@@ -24,6 +26,7 @@ from photoz.runtime import check_stop
 log = logging.getLogger("photoz.data")
 
 TAR_BLOCK = 512
+PROCESSES_FROM = 50_000  # images
 MOST_SHARD_BYTES = 2**35  # of one shard's decoded images
 _PLACES = {
     "memory": "decoded once into {:.2g} GB of memory",
@@ -50,6 +53,7 @@ class ShardSet:
         self.image = ImageFormat.from_summary(artifact.summary.get("image"))
         self._shards = [name.removesuffix(".tar") for name in artifact.names("*.tar")]
         self._held = ExitStack()
+        self._decoders: Decoders | None = None
         self.splits: tuple[str, ...] = tuple(sorted({split_of(name) for name in self._shards}))
 
     def shard_names(self, split: str = ALL) -> list[str]:
@@ -101,8 +105,28 @@ class ShardSet:
     def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
         """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
         with self.artifact.local(tar_name(shard)) as path:
+            if self._decoders:
+                members = self._members(shard, len(out), path.stat().st_size)
+                self._decoders.read_into(Locations.of([path], [members]), out)
+                return
             tar = path.read_bytes()
         decode_members(tar, self._members(shard, len(out), len(tar)), self.image, out)
+
+    @contextmanager
+    def decoding(self, images: int) -> Iterator[None]:
+        """Have processes decode within it, where they are done sooner with so many images than threads.
+
+        They take as long to start as threads to decode some 20,000 images.
+        """
+        if images < PROCESSES_FROM or usual_workers() <= MOST_THREADS:
+            yield
+            return
+        self._decoders = Decoders(usual_workers(), self.image)
+        try:
+            yield
+        finally:
+            self._decoders.close()
+            self._decoders = None
 
     def load(self, split: str, place: Place | Literal["auto"] = "auto") -> Images:
         """A split's images, decoded once into memory or a file of the cache, or never; "auto" goes by their size."""
@@ -120,7 +144,8 @@ class ShardSet:
 
     def to_decode(self, split: str) -> Iterator[tuple[str, slice]]:
         """Each shard of a split and the place of its images in it, to be decoded before the next is asked for."""
-        with progress.stage(f"decode {split}", total=self.count(split), unit="images") as bar:
+        images = self.count(split)
+        with progress.stage(f"decode {split}", total=images, unit="images") as bar, self.decoding(images):
             start = 0
             for name in self.shard_names(split):
                 check_stop()

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,6 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
     split = settings.split or ("test" if "test" in source.splits else ALL)
     pieces = source.shard_names(split)
     device = choose_device(settings.device)
-    trained = load_model(model, device)
-    _check_images(trained, source, model)
     decides = {"split": split, "device": device.type} | ({"tta": True} if settings.tta else {})
     with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
         if draft.published:
@@ -47,16 +46,29 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
         if device.type == "cpu":
             keep_freed_memory()
         mine = draft.todo(pieces)
-        at_once, batches_at_once = _share_cores(len(mine), device)
-        makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
-        bar_of = progress.stage("infer", total=sum(map(source.samples, mine)), unit="galaxies")
-        # numpy's own threads would wait for work in a loop, on cores that other shards need
-        with bar_of as bar, threadpool_limits(1, user_api="blas"):
-            started = time.monotonic()
-            for galaxies in in_order(makes.shard, mine, at_once):
-                bar.advance(galaxies)
-                bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
+        with _decoding(source, mine, device):
+            trained = load_model(model, device)
+            _check_images(trained, source, model)
+            at_once, batches_at_once = _share_cores(len(mine), device)
+            makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
+            _make_all(mine, makes, at_once)
         return _commit(draft, source, pieces, trained, settings)
+
+
+def _decoding(source: ShardSet, pieces: list[str], device: torch.device) -> AbstractContextManager[None]:
+    """Processes that decode, started while the model is read; not on a CPU, whose cores the network needs."""
+    return source.decoding(sum(map(source.samples, pieces))) if device.type == "cuda" else nullcontext()
+
+
+def _make_all(pieces: list[str], makes: "_Predictions", at_once: int) -> None:
+    """Make these pieces, some at once, and show how it goes."""
+    total = sum(map(makes.source.samples, pieces))
+    # numpy's own threads would wait for work in a loop, on cores that other shards need
+    with progress.stage("infer", total=total, unit="galaxies") as bar, threadpool_limits(1, user_api="blas"):
+        started = time.monotonic()
+        for galaxies in in_order(makes.shard, pieces, at_once):
+            bar.advance(galaxies)
+            bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
 
 
 def _share_cores(shards: int, device: torch.device) -> tuple[int, int]:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from photoz.data.batches import numbers_on, on_device
+from photoz.data.batches import numbers_on, on_device, picked
+from photoz.data.image_set import DecodedImages
 from photoz.data.resident import ResidentImages
 from photoz.train.sample import Labelled
 
@@ -38,5 +39,11 @@ class Pixels:
                 yield self._images.take_bchw(numbers), self.z_spec_b[numbers]
             return
         asked, wanted = tee(parts)
-        for part, images_bchw in zip(asked, on_device(self._images.batches(wanted), self._device), strict=True):
+        on_gpu = self._device.type == "cuda"
+        made: Iterable[NDArray[np.generic] | torch.Tensor] = (
+            picked(self._images, wanted)
+            if on_gpu and isinstance(self._images, DecodedImages)
+            else self._images.batches(wanted)
+        )
+        for part, images_bchw in zip(asked, on_device(made, self._device), strict=True):
             yield images_bchw, self.z_spec_b[numbers_on(self._device, part)]

@@ -1,0 +1,110 @@
+"""Whole shards decoded by processes, for several threads at once."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from photoz.artifacts import Artifact
+from photoz.data import ShardSet, decoders, open_shards, shard_set
+from photoz.data.decode import stored_shape
+from photoz.data.locations import MemberReader
+from photoz.errors import BadFormat, TryAgain
+from photoz.shards import ShardSettings
+from tests.shards_support import every_image, files_table, make_shards, save_catalog, write_jpegs
+
+IMAGES = 60
+
+
+def shards_of(folder: Path, samples_per_shard: int) -> Artifact:
+    catalog = save_catalog(folder / "store", files_table(folder, write_jpegs(folder, IMAGES)), folder)
+    return make_shards(catalog, ShardSettings(samples_per_shard=samples_per_shard))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return shards_of(tmp_path_factory.mktemp("decoders"), 17)
+
+
+@pytest.fixture(autouse=True)
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with many cores, but for the number."""
+    monkeypatch.setattr(shard_set, "usual_workers", lambda: 2)
+    monkeypatch.setattr(shard_set, "MOST_THREADS", 1)
+    monkeypatch.setattr(shard_set, "PROCESSES_FROM", IMAGES // 2)
+    monkeypatch.setattr(decoders, "_IMAGES_A_PART", 3)
+
+
+def started(before: set[multiprocessing.process.BaseProcess]) -> list[multiprocessing.process.BaseProcess]:
+    return list(set(multiprocessing.active_children()) - before)
+
+
+@pytest.fixture
+def decoding(shards: Artifact) -> Iterator[tuple[ShardSet, list[multiprocessing.process.BaseProcess]]]:
+    source, before = open_shards(shards), set(multiprocessing.active_children())
+    with source.decoding(IMAGES):
+        yield source, started(before)
+
+
+def test_processes_give_threads_the_images_that_this_process_decodes(shards: Artifact) -> None:
+    alone = open_shards(shards)
+    names = alone.shard_names("train")
+    expected = [alone.images(name) for name in names]
+    source, before = open_shards(shards), set(multiprocessing.active_children())
+    with source.decoding(IMAGES), ThreadPoolExecutor(4) as pool:
+        processes = started(before)
+        assert len(processes) == 2
+        for _ in range(5):
+            found = list(pool.map(source.images, names))
+            assert all(map(np.array_equal, found, expected))
+    for process in processes:
+        process.join(20)
+        assert process.exitcode == 0
+    assert np.array_equal(source.images(names[0]), expected[0])
+
+
+def test_few_images_are_decoded_here(shards: Artifact) -> None:
+    source, before = open_shards(shards), set(multiprocessing.active_children())
+    with source.decoding(IMAGES // 2 - 1):
+        assert not started(before)
+        assert len(source.images("train-000000"))
+
+
+def test_a_split_that_is_kept_is_decoded_so(shards: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = every_image(open_shards(shards).load("train", "never"))
+    monkeypatch.setattr(shard_set, "decode_members", None)  # nothing is decoded here
+    monkeypatch.setattr(shard_set, "PROCESSES_FROM", 1)
+    assert np.array_equal(every_image(open_shards(shards).load("train", "memory")), expected)
+
+
+def test_a_broken_image_is_named_and_others_are_still_decoded(shards: Artifact) -> None:
+    source = open_shards(shards)
+    whole = source._locations("train")
+    broken = replace(whole, offset_s=whole.offset_s + np.where(np.arange(len(whole)) == 7, 64, 0))
+    expected, out = np.empty((2, len(whole), *stored_shape(source.image)), source.image.dtype)
+    MemberReader(whole, source.image).read_into(np.arange(len(whole)), expected)
+    found = decoders.Decoders(2, source.image)
+    for _ in range(3):
+        with pytest.raises(BadFormat, match=rf"train-000000: the image at byte {broken.offset_s[7]}: .*; verify it"):
+            found.read_into(broken, out)
+        out[:] = 0
+        found.read_into(whole, out)
+        assert np.array_equal(out, expected)
+    found.close()
+
+
+def test_a_process_that_is_killed_is_a_failure_that_passes(
+    decoding: tuple[ShardSet, list[multiprocessing.process.BaseProcess]],
+) -> None:
+    source, processes = decoding
+    assert len(source.images("train-000000")) and processes[0].pid
+    os.kill(processes[0].pid, signal.SIGKILL)
+    processes[0].join(20)
+    with pytest.raises(TryAgain, match="was killed"):
+        source.images("train-000001")
