@@ -230,8 +230,12 @@ def ignore_stops() -> None:
 @contextmanager
 def stop_signals_held() -> Iterator[None]:
     """Keep stop signals waiting while the block starts processes; one gets its own when it installs its handlers."""
+    from multiprocessing import resource_tracker  # not every command starts processes
+
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
+        resource_tracker.ensure_running()  # its start lets SIGTERM through again, but only once
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
 
 from photoz.artifacts import Artifact, Destination, Draft, Ref, load, open_store
-from photoz.data import Images
+from photoz.data import Images, shard_set
 from photoz.runtime import TaskSlice
 from photoz.shards import ShardSettings, build_shards
 
@@ -76,6 +77,13 @@ def noise_jpeg(seed: int, size_px: int = 64, mode: str = "RGB") -> bytes:
     sink = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(sink, "JPEG", quality=75)
     return sink.getvalue()
+
+
+def processes_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole shards are decoded by two processes, as on a machine with many cores, few images, too."""
+    monkeypatch.setattr(shard_set, "usual_workers", lambda: 2)
+    monkeypatch.setattr(shard_set, "MOST_THREADS", 1)
+    monkeypatch.setattr(shard_set, "PROCESSES_FROM", 1)
 
 
 def write_jpegs(folder: Path, count: int, size_px: int = 64) -> list[str | None]:

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,20 @@ import pytest
 
 from photoz.artifacts import Artifact
 from photoz.data import ShardSet, decoders, open_shards, shard_set
-from photoz.data.decode import stored_shape
-from photoz.data.locations import MemberReader
+from photoz.data.decode import as_bchw
+from photoz.data.locations import Locations
 from photoz.errors import BadFormat, TryAgain
+from photoz.infer import predict
 from photoz.shards import ShardSettings
-from tests.shards_support import every_image, files_table, make_shards, save_catalog, write_jpegs
+from tests.shards_support import (
+    every_image,
+    files_table,
+    make_shards,
+    processes_decode,
+    save_catalog,
+    write_jpegs,
+)
+from tests.training_support import QUICK, drawn_shards, infer, train
 
 IMAGES = 60
 
@@ -34,10 +44,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @pytest.fixture(autouse=True)
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine with many cores, but for the number."""
-    monkeypatch.setattr(shard_set, "usual_workers", lambda: 2)
-    monkeypatch.setattr(shard_set, "MOST_THREADS", 1)
-    monkeypatch.setattr(shard_set, "PROCESSES_FROM", IMAGES // 2)
+    processes_decode(monkeypatch)
     monkeypatch.setattr(decoders, "_IMAGES_A_PART", 3)
 
 
@@ -69,9 +76,13 @@ def test_processes_give_threads_the_images_that_this_process_decodes(shards: Art
     assert np.array_equal(source.images(names[0]), expected[0])
 
 
-def test_few_images_are_decoded_here(shards: Artifact) -> None:
+@pytest.mark.parametrize(("name", "limit"), [("PROCESSES_FROM", IMAGES + 1), ("MOST_THREADS", 2)])
+def test_few_images_or_few_cores_are_for_threads(
+    name: str, limit: int, shards: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_set, name, limit)
     source, before = open_shards(shards), set(multiprocessing.active_children())
-    with source.decoding(IMAGES // 2 - 1):
+    with source.decoding(IMAGES):
         assert not started(before)
         assert len(source.images("train-000000"))
 
@@ -79,24 +90,33 @@ def test_few_images_are_decoded_here(shards: Artifact) -> None:
 def test_a_split_that_is_kept_is_decoded_so(shards: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = every_image(open_shards(shards).load("train", "never"))
     monkeypatch.setattr(shard_set, "decode_members", None)  # nothing is decoded here
-    monkeypatch.setattr(shard_set, "PROCESSES_FROM", 1)
     assert np.array_equal(every_image(open_shards(shards).load("train", "memory")), expected)
 
 
 def test_a_broken_image_is_named_and_others_are_still_decoded(shards: Artifact) -> None:
     source = open_shards(shards)
-    whole = source._locations("train")
-    broken = replace(whole, offset_s=whole.offset_s + np.where(np.arange(len(whole)) == 7, 64, 0))
-    expected, out = np.empty((2, len(whole), *stored_shape(source.image)), source.image.dtype)
-    MemberReader(whole, source.image).read_into(np.arange(len(whole)), expected)
-    found = decoders.Decoders(2, source.image)
-    for _ in range(3):
-        with pytest.raises(BadFormat, match=rf"train-000000: the image at byte {broken.offset_s[7]}: .*; verify it"):
-            found.read_into(broken, out)
-        out[:] = 0
-        found.read_into(whole, out)
-        assert np.array_equal(out, expected)
-    found.close()
+    images = source.samples("train-000000")
+    out = np.empty((images, 64, 64, 3), np.uint8)
+    with source.artifact.local("train-000000.tar") as path, closing(decoders.Decoders(2, source.image)) as found:
+        members = source._members("train-000000", images, path.stat().st_size)
+        whole = replace(Locations.of([path], [members]), keys=members.keys)
+        broken = replace(whole, offset_s=whole.offset_s + np.where(np.arange(images) == 7, 64, 0))
+        for _ in range(3):
+            with pytest.raises(BadFormat, match=rf"train-000000: {members.keys[7]}.jpg: .*; verify it"):
+                found.read_into(broken, out)
+            out[:] = 0
+            found.read_into(whole, out)
+            assert np.array_equal(as_bchw(out, source.image), source.images("train-000000"))
+
+
+@pytest.mark.usefixtures("one_core")
+def test_predictions_are_the_same_whoever_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_shards(tmp_path, 90, samples_per_shard=10)
+    model = train(drawn, replace(QUICK, epochs=1))
+    here = infer(model, drawn, name="here")
+    monkeypatch.setattr(predict, "_decoding", lambda source, pieces, device: source.decoding(IMAGES))  # as on a GPU
+    monkeypatch.setattr(shard_set, "decode_members", None)
+    assert infer(model, drawn, name="there").payload_sha256 == here.payload_sha256
 
 
 def test_a_process_that_is_killed_is_a_failure_that_passes(

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from photoz.artifacts import Artifact
-from photoz.data import ImageFormat, open_shards, shard_set
+from photoz.data import ImageFormat, open_shards
 from photoz.data.batches import fits_on, on_device, to_device
 from photoz.data.image_set import DecodedImages
 from photoz.infer import InferSettings
@@ -29,7 +29,7 @@ from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run, Save
 from photoz.train.sample import Labelled, load_labelled
 from photoz.train.state import Checkpoint
-from tests.shards_support import every_image
+from tests.shards_support import every_image, processes_decode
 from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, train
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
@@ -69,7 +69,7 @@ def test_batches_that_are_copied_ahead_are_whole_and_in_order(device: torch.devi
 def test_images_on_the_device_are_those_of_the_shards(
     place: str, shards: Artifact, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_set, "PROCESSES_FROM", 1)  # where there are cores enough
+    processes_decode(monkeypatch)
     source = open_shards(shards)
     whole = np.asarray(every_image(source.load("train", "memory")))
     assert fits_on(device, whole.nbytes)
@@ -84,7 +84,7 @@ def test_images_on_the_device_are_those_of_the_shards(
 def test_training_learns_and_infers_there_what_a_cpu_infers_from_the_same_weights(
     shards: Artifact, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_set, "PROCESSES_FROM", 1)  # processes decode, where there are cores enough
+    processes_decode(monkeypatch)
     model = train(shards, ON_GPU, name="on-gpu")
     assert model.settings["device"] == "cuda" and model.summary["validation"]["val_sigma_mad"] < 0.1
     tables = [
@@ -170,15 +170,19 @@ def test_menko2024_is_its_layers_one_after_the_other(device: torch.device) -> No
         np.testing.assert_allclose(network.features(batch).cpu(), expected.cpu(), rtol=0.02, atol=0.02)
         with autocast(device):
             found = network.features(batch)
-    assert float((found - expected).abs().mean() / expected.std()) < 0.1  # bfloat16 has 8 bits
+    assert float((found - expected).abs().mean() / expected.std()) < 0.1  # bfloat16 has 8 bits: 0.051 was seen
 
 
-@pytest.mark.parametrize(("channels", "side_px"), [(32, 48), (64, 10), (32, 3), (128, 8)])
-def test_batch_norm_of_few_channels_is_that_of_torch(channels: int, side_px: int, device: torch.device) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("channels", "side_px", "folds"), [(32, 48, True), (64, 10, True), (32, 3, False)])
+def test_batch_norm_of_few_channels_is_that_of_torch(
+    channels: int, side_px: int, folds: bool, layout: torch.memory_format, dtype: torch.dtype, device: torch.device
+) -> None:
     torch.manual_seed(0)
     shape = (6, channels, side_px, side_px)
-    images = (3 * torch.randn(shape, device=device) + 2).to(memory_format=torch.channels_last)
-    gradient = torch.randn(shape, device=device)
+    images = (3 * torch.randn(shape, device=device) + 2).to(dtype, memory_format=layout)
+    gradient = torch.randn(shape, device=device).to(dtype)
     found = []
     for normalise in (batch_normalised, lambda x, norm: norm(x)):
         norm = nn.BatchNorm2d(channels, device=device)
@@ -188,8 +192,10 @@ def test_batch_norm_of_few_channels_is_that_of_torch(channels: int, side_px: int
         y = normalise(x, norm)
         y.backward(gradient)
         found.append([y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    assert ("Folded" in type(found[0][0].grad_fn).__name__) == folds
+    close = 1e-4 if dtype == torch.float32 else 2e-2
     for own, torchs in zip(*found, strict=True):
-        torch.testing.assert_close(own, torchs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(own, torchs, rtol=close, atol=close)
 
 
 def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: torch.device, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import BoundedSemaphore
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,9 @@ from photoz.data.layout import ImageFormat
 from photoz.errors import BadFormat
 from photoz.jpeg import check_scans
 from photoz.runtime import usable_cores
+
+Indices = NDArray[np.integer[Any]]
+Stored = NDArray[np.generic]  # decoded images, (b, *stored_shape)
 
 COLOURS = {1: "GRAY", 3: "RGB"}
 _IMAGES_A_TASK = 64

@@ -8,9 +8,10 @@ from collections import deque
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from photoz.data.decode import Stored
 from photoz.data.layout import ImageFormat
 from photoz.data.locations import Locations
-from photoz.data.workers import Stored, Workers
+from photoz.data.workers import Workers
 from photoz.errors import PhotozError
 
 _IMAGES_A_PART, _BYTES_A_PART = 64, 2**25
@@ -20,8 +21,8 @@ class Decoders:
     """`count` processes, with a slot for each."""
 
     def __init__(self, count: int, image: ImageFormat) -> None:
-        self._images = max(1, min(_IMAGES_A_PART, _BYTES_A_PART // image.image_bytes))
-        self._workers = Workers(count, count, self._images, image)
+        self._part_images = max(1, min(_IMAGES_A_PART, _BYTES_A_PART // image.image_bytes))
+        self._workers = Workers(image, count=count, slots=count, slot_images=self._part_images)
         self._idle: SimpleQueue[int] = SimpleQueue()
         for worker in range(count):
             self._idle.put(worker)
@@ -42,18 +43,20 @@ class Decoders:
                 self._idle.put(worker)
 
         try:
-            for start in range(0, len(locations), self._images):
-                part = slice(start, start + self._images)
+            for start in range(0, len(locations), self._part_images):
+                part = slice(start, start + self._part_images)
                 while (worker := self._next_idle(wait=not asked)) is None:
                     take_in()
                 asked.append((worker, out[part]))
                 self._workers.ask(worker, worker, locations[part])
             while asked:
                 take_in()
-        finally:
+        except PhotozError:
+            # Whoever asks these processes next is to get answers of its own.
             while asked:
                 with suppress(PhotozError):
                     take_in()
+            raise
 
     def _next_idle(self, wait: bool) -> int | None:
         try:

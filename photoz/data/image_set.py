@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from photoz.artifacts.cache import Cache
-from photoz.data.decode import as_bchw, stored_shape
+from photoz.data.decode import Indices, Stored, as_bchw, stored_shape
 from photoz.data.layout import ImageFormat
 from photoz.data.locations import Locations, MemberReader
 from photoz.data.memory import available_bytes
 from photoz.data.ring import Ring
-from photoz.data.workers import Indices, Stored, usual_workers
+from photoz.data.workers import usual_workers
 from photoz.runtime import world
 
 MEMORY_SHARE = 0.5  # of the memory still free; the rest is for the network, the optimizer and the page cache

@@ -3,7 +3,7 @@
 import os
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ class Locations:
     shard_s: NDArray[np.int32]
     offset_s: NDArray[np.int64]
     length_s: NDArray[np.int64]
+    keys: Sequence[str] = ()  # of the samples, where errors are to name them
 
     def __len__(self) -> int:
         return len(self.shard_s)
 
     def __getitem__(self, part: slice) -> "Locations":
         """Those of some samples."""
-        return replace(self, shard_s=self.shard_s[part], offset_s=self.offset_s[part], length_s=self.length_s[part])
+        return Locations(
+            self.paths, self.names, self.shard_s[part], self.offset_s[part], self.length_s[part], self.keys[part]
+        )
 
     @classmethod
     def of(cls, paths: Sequence[Path], members: Sequence[Members]) -> "Locations":
@@ -69,7 +72,9 @@ class MemberReader:
                     raise ValueError(f"the tar ends after {len(data)} of its {length} bytes")
                 decode_into(data, image, out[place])
             except ValueError as error:
-                raise BadFormat(f"{where.names[shard]}: the image at byte {offset}: {error}; verify it") from None
+                key = where.keys[indices[place]] if where.keys else None
+                name = f"{key}.{image.format}" if key else f"the image at byte {offset}"
+                raise BadFormat(f"{where.names[shard]}: {name}: {error}; verify it") from None
 
     def close(self) -> None:
         """Close the tars."""

@@ -4,9 +4,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
+from photoz.data.decode import Indices, Stored
 from photoz.data.layout import ImageFormat
 from photoz.data.locations import Locations
-from photoz.data.workers import Indices, Stored, Workers
+from photoz.data.workers import Workers
 from photoz.errors import PhotozError
 
 _SLOTS_A_WORKER = 3  # one being filled, one ready, one in the hands of whoever asked
@@ -16,7 +17,9 @@ class Ring:
     """`workers` processes and their slots, each for up to `slot_images` images. See Workers."""
 
     def __init__(self, locations: Locations, image: ImageFormat, workers: int, slot_images: int) -> None:
-        self._workers = Workers(workers, _SLOTS_A_WORKER * workers, slot_images, image, locations)
+        self._workers = Workers(
+            image, locations, count=workers, slots=_SLOTS_A_WORKER * workers, slot_images=slot_images
+        )
 
     def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
         """The images of each part, (b, *stored_shape), in order; each is overwritten two batches later.
@@ -44,8 +47,8 @@ class Ring:
                 yield slots[number % len(slots), :count]
         finally:
             # Left early: nobody may write into a slot that the next iteration hands out.
-            with suppress(PhotozError):
-                while asked:
+            while asked:
+                with suppress(PhotozError):
                     self._workers.wait(asked.popleft()[0] % workers, stop=False)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from photoz import progress
 from photoz.artifacts import Artifact
-from photoz.data.decode import MOST_THREADS, Members, as_bchw, decode_members, stored_shape
+from photoz.data.decode import MOST_THREADS, Members, Stored, as_bchw, decode_members, stored_shape
 from photoz.data.decoders import Decoders
 from photoz.data.image_set import DecodedImages, Images, Place, StreamedImages, choose_place, decoded
 from photoz.data.layout import ALL, MEMBER_COLUMNS, ImageFormat, index_name, split_of, tar_name
 from photoz.data.locations import Locations, allow_open_files
-from photoz.data.workers import Stored, usual_workers
+from photoz.data.workers import usual_workers
 from photoz.errors import BadFormat, BadInput
 from photoz.ordered import in_order
 from photoz.runtime import check_stop
@@ -105,9 +105,10 @@ class ShardSet:
     def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
         """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
         with self.artifact.local(tar_name(shard)) as path:
-            if self._decoders:
+            decoders = self._decoders
+            if decoders:
                 members = self._members(shard, len(out), path.stat().st_size)
-                self._decoders.read_into(Locations.of([path], [members]), out)
+                decoders.read_into(replace(Locations.of([path], [members]), keys=members.keys), out)
                 return
             tar = path.read_bytes()
         decode_members(tar, self._members(shard, len(out), len(tar)), self.image, out)

@@ -15,17 +15,13 @@ from multiprocessing.reduction import DupFd
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from photoz.data.decode import stored_shape
+from photoz.data.decode import Indices, Stored, stored_shape
 from photoz.data.layout import ImageFormat
 from photoz.data.locations import Locations, MemberReader
 from photoz.errors import BadFormat, PhotozError, TryAgain
 from photoz.ordered import POLL_S
 from photoz.runtime import STOP_SIGNALS, check_stop, stop_signals_held, usable_cores, world
-
-Indices = NDArray[np.integer[Any]]
-Stored = NDArray[np.generic]
 
 
 def usual_workers() -> int:
@@ -40,7 +36,7 @@ class Workers:
     """
 
     def __init__(
-        self, count: int, slots: int, slot_images: int, image: ImageFormat, locations: Locations | None = None
+        self, image: ImageFormat, locations: Locations | None = None, *, count: int, slots: int, slot_images: int
     ) -> None:
         shape = (slots, slot_images, *stored_shape(image))
         size = slots * slot_images * image.image_bytes
@@ -110,8 +106,12 @@ def _work(
     """A worker's life: fill slots as asked, until the other end of the pipe is closed."""
     for number in (*STOP_SIGNALS, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    slots = np.frombuffer(mmap.mmap(memory.detach(), 0), image.dtype).reshape(shape)
-    usual = MemberReader(locations, image) if locations else None
+    try:
+        mapped = mmap.mmap(memory.detach(), 0)
+    except (EOFError, OSError):  # whoever started it has left already
+        return
+    slots = np.frombuffer(mapped, image.dtype).reshape(shape)
+    usual = MemberReader(locations, image) if locations is not None else None
     while True:
         try:
             slot, wanted = pipe.recv()
@@ -119,7 +119,8 @@ def _work(
             try:
                 if isinstance(wanted, Locations):
                     _read_all(wanted, image, slots[slot])
-                elif usual:
+                else:
+                    assert usual is not None
                     usual.read_into(wanted, slots[slot, : len(wanted)])
             except PhotozError as error:
                 answer = str(error).encode()

@@ -39,6 +39,8 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
     split = settings.split or ("test" if "test" in source.splits else ALL)
     pieces = source.shard_names(split)
     device = choose_device(settings.device)
+    trained = load_model(model, torch.device("cpu"))
+    _check_images(trained, source, model)
     decides = {"split": split, "device": device.type} | ({"tta": True} if settings.tta else {})
     with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
         if draft.published:
@@ -47,8 +49,7 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
             keep_freed_memory()
         mine = draft.todo(pieces)
         with _decoding(source, mine, device):
-            trained = load_model(model, device)
-            _check_images(trained, source, model)
+            trained.network.to(device)
             at_once, batches_at_once = _share_cores(len(mine), device)
             makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
             _make_all(mine, makes, at_once)
@@ -56,7 +57,7 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
 
 
 def _decoding(source: ShardSet, pieces: list[str], device: torch.device) -> AbstractContextManager[None]:
-    """Processes that decode, started while the model is read; not on a CPU, whose cores the network needs."""
+    """Processes that decode, which start while a GPU does; not on a CPU, whose cores the network needs."""
     return source.decoding(sum(map(source.samples, pieces))) if device.type == "cuda" else nullcontext()
 
 

@@ -69,12 +69,12 @@ class AperturePhotometry(nn.Module):
         super().__init__()
         apertures = len(shape.radii_px)
 
-        def round_weights_kp() -> torch.Tensor:
+        def gaussian_weights_kp() -> torch.Tensor:
             radii_k1 = torch.tensor(shape.radii_px)[:, None]
             weights_kp = torch.exp(-0.5 * _radius_squared(shape.height, shape.width).flatten() / radii_k1**2)
             return weights_kp / weights_kp.sum(1, keepdim=True)
 
-        weights_kp = _computed((apertures, shape.height * shape.width), round_weights_kp)
+        weights_kp = _computed((apertures, shape.height * shape.width), gaussian_weights_kp)
         self.register_buffer("weights_kp", weights_kp, persistent=False)
         self.weights_kp: torch.Tensor
         self.faintest = self.FAINTEST if light.levels else 0.3
@@ -137,11 +137,11 @@ class Trunk(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(into, shape.widths, strict=True)))
         height, width = (_halved(-(-side // shape.stride), len(shape.widths)) for side in (shape.height, shape.width))
 
-        def round_centre_p() -> torch.Tensor:
+        def gaussian_centre_p() -> torch.Tensor:
             centre_p = torch.exp(-0.5 * _radius_squared(height, width).flatten() / (0.15 * min(height, width)) ** 2)
             return centre_p / centre_p.sum()
 
-        self.register_buffer("centre_p", _computed((height * width,), round_centre_p), persistent=False)
+        self.register_buffer("centre_p", _computed((height * width,), gaussian_centre_p), persistent=False)
         self.centre_p: torch.Tensor
         self.features = 2 * shape.widths[-1]
 

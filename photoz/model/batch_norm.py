@@ -14,14 +14,17 @@ _FULL_WIDTH = 256  # channels
 
 
 def batch_normalised(x_bchw: torch.Tensor, norm: nn.modules.batchnorm._BatchNorm) -> torch.Tensor:
-    """`norm(x_bchw)` in training, but for rounding and `num_batches_tracked`, which nobody uses."""
+    """`norm(x_bchw)`, but for rounding and `num_batches_tracked`, which nobody uses."""
     pixels = x_bchw.numel() // x_bchw.shape[1]
     neighbours = _FULL_WIDTH // x_bchw.shape[1]
-    # Those that go over several GPUs are of another class.
-    if not (x_bchw.is_cuda and type(norm) is nn.BatchNorm2d and neighbours > 2 and pixels % neighbours == 0):
-        alone: torch.Tensor = norm(x_bchw)
-        return alone
-    found: torch.Tensor = _Folded.apply(x_bchw, norm.weight, norm.bias, norm, neighbours)  # type: ignore[no-untyped-call]
+    gains = x_bchw.is_cuda and norm.training and neighbours > 2 and pixels % neighbours == 0
+    # A norm over several GPUs is of another class.
+    usual = type(norm) is nn.BatchNorm2d and norm.affine and norm.running_mean is not None and norm.momentum is not None
+    found: torch.Tensor = (
+        _Folded.apply(x_bchw, norm.weight, norm.bias, norm, neighbours)  # type: ignore[no-untyped-call]
+        if gains and usual
+        else norm(x_bchw)
+    )
     return found
 
 

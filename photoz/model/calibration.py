@@ -86,7 +86,7 @@ def _fit_temperature(pdf_bz: Floats, edges_e: Floats, z_spec_b: Floats) -> float
         return float(-np.log(density_b).sum() + 0.5 * PRIOR_GALAXIES * log_temperature**2)
 
     low, high = np.log(TEMPERATURES)
-    return float(np.exp(_least(loss, low, high)))
+    return float(np.exp(_argmin(loss, low, high)))
 
 
 def _fit_beta(pit_b: Floats) -> float:
@@ -99,10 +99,10 @@ def _fit_beta(pit_b: Floats) -> float:
         beta = np.exp(log_beta)
         return float(betaln(beta, beta) - (beta - 1.0) * mean)
 
-    return float(np.exp(_least(loss, -1.5, 1.5)))
+    return float(np.exp(_argmin(loss, -1.5, 1.5)))
 
 
-def _least(loss: Callable[[float], float], low: float, high: float) -> float:
+def _argmin(loss: Callable[[float], float], low: float, high: float) -> float:
     """Where between these it is least."""
     from scipy.optimize import minimize_scalar  # takes 0.4 s to import, and inference does without
 

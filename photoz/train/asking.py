@@ -1,12 +1,11 @@
 """Asking a network about many images while other ranks wait: all agree before each batch whether to stop."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from photoz.data.decode import Indices
 from photoz.model.network import Network
 from photoz.model.redshift_model import NetworkOutput, ask
 from photoz.runtime import World
@@ -14,8 +13,6 @@ from photoz.train import distributed
 from photoz.train.pixels import Pixels
 
 _BATCH = 512
-
-Indices = NDArray[np.integer[Any]]
 
 
 def in_batches(count: int) -> list[Indices]:

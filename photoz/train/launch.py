@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 
 from photoz import runtime
@@ -89,10 +88,8 @@ def ranks_on_this_machine(shards: Artifact, settings: TrainSettings, dest: Desti
 def _start(others: list[SpawnProcess]) -> None:
     """Start processes that get even a stop signal that comes before they can handle it."""
     with runtime.stop_signals_held():
-        resource_tracker.ensure_running()  # its start lets SIGTERM through again, but only once
-        with runtime.stop_signals_held():
-            for process in others:
-                process.start()
+        for process in others:
+            process.start()
 
 
 def _end(others: list[SpawnProcess]) -> None:

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import tee
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from photoz.data.batches import numbers_on, on_device, picked
+from photoz.data.decode import Indices
 from photoz.data.image_set import DecodedImages
 from photoz.data.resident import ResidentImages
 from photoz.train.sample import Labelled
 
-Indices = NDArray[np.integer[Any]]
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (b, c, h, w) as stored, and redshifts (b,), on the device
 
 
