@@ -61,7 +61,9 @@ def running_seaweedfs(folder: Path, address: str = "127.0.0.1") -> Iterator[str]
         "-volume.max=10000", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
-    environment = os.environ | {"GOMEMLIMIT": "300MiB"}
+    scratch = folder / "tmp"  # where it leaves an index behind each time
+    scratch.mkdir(exist_ok=True)
+    environment = os.environ | {"GOMEMLIMIT": "300MiB", "TMPDIR": str(scratch)}
     with (folder / "weed.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     endpoint = f"http://{address}:{ports['s3.port']}"

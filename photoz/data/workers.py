@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd
 from typing import Any
@@ -64,12 +66,16 @@ class Workers:
         return len(self._pipes)
 
     def ask(self, worker: int, slot: int, wanted: Indices | Locations) -> None:
-        """Have a worker fill a slot with images: some of the `locations` that all were given, or of others.
+        """Have a worker fill a slot with images: some of the `locations` that all were given, or else these.
 
         Raises TryAgain where it has died.
         """
+        pipe = self._pipes[worker]
         try:
-            self._pipes[worker].send((slot, wanted))
+            if isinstance(wanted, Locations):
+                pipe.send((slot, wanted))
+            else:  # as bare numbers, in a third of the time
+                pipe.send_bytes(slot.to_bytes(8, sys.byteorder) + wanted.astype(np.int64).tobytes())
         except OSError:
             raise _lost() from None
 
@@ -114,14 +120,15 @@ def _work(
     usual = MemberReader(locations, image) if locations is not None else None
     while True:
         try:
-            slot, wanted = pipe.recv()
+            if usual:
+                numbers = np.frombuffer(pipe.recv_bytes(), np.int64)
+                read = partial(usual.read_into, numbers[1:], slots[numbers[0], : len(numbers) - 1])
+            else:
+                slot, wanted = pipe.recv()
+                read = partial(_read_all, wanted, image, slots[slot])
             answer = b""
             try:
-                if isinstance(wanted, Locations):
-                    _read_all(wanted, image, slots[slot])
-                else:
-                    assert usual is not None
-                    usual.read_into(wanted, slots[slot, : len(wanted)])
+                read()
             except PhotozError as error:
                 answer = str(error).encode()
             pipe.send_bytes(answer)
