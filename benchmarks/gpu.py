@@ -8,18 +8,15 @@ a copy within the GPU's memory, a copy to it. `--compiled` takes a minute or two
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,23 +24,20 @@ import simplejpeg
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.computing import fresh, jpeg_shards, loss_of
+from benchmarks.computing import fresh, loss_of
+from benchmarks.gpu_infer import infer_rows
 from benchmarks.ratios import Row, print_table
-from photoz.artifacts import Destination, Ref, load, open_store
-from photoz.data import ImageFormat, open_shards, shard_set
+from photoz.data import ImageFormat
 from photoz.data.batches import on_device, to_device
-from photoz.data.decode import MOST_THREADS, decode_into
+from photoz.data.decode import decode_into
 from photoz.data.image_set import DecodedImages
 from photoz.data.resident import ResidentImages
-from photoz.data.workers import usual_workers
-from photoz.infer import InferSettings, infer_redshifts
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.network import Network
 from photoz.model.redshift_model import ask
-from photoz.runtime import TaskSlice, World, usable_cores
-from photoz.train import TrainSettings, train_model
+from photoz.runtime import World, usable_cores
 from photoz.train.graphs import RecordedSteps
 from photoz.train.optimizer import make_optimizer
 from photoz.train.pixels import Pixels
@@ -234,62 +228,6 @@ def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     return f"inference, {case}, the network alone", f"{limits.flops / needed:.0f}", "", f"{rate:.0f}"
 
 
-def infer_rows(name: str, side_px: int, bench: Bench) -> list[Row]:
-    """Images a second of the whole infer job, shards of JPEGs to Parquet, on all cores; and of four slices at once."""
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="photoz-gpu-") as folder:
-        images, at_least = 4 * bench.images, max(bench.images // 20, 5)
-        shards = jpeg_shards(Path(folder) / "shards", images, side_px, at_least, 1000)
-        quick = TrainSettings(model=name, epochs=1, device=bench.device.type)  # type: ignore[arg-type]
-        train_model(shards, quick, Destination(shards.store, name))
-        ways = [("decoded in threads", 1, sys.maxsize), ("four slices at once, cores of its own for each", 4, None)]
-        if usual_workers() > MOST_THREADS:
-            ways.insert(1, ("decoded by processes", 1, 0))
-        for words, slices, processes_from in ways:
-            seconds = seconds_of_jobs(shards.store.url, name, bench, slices, processes_from)
-            rate = open_shards(shards).count("train") / seconds
-            rows.append(
-                (f"infer job, {name} {side_px}x{side_px}x3, {usable_cores()} cores, {words}", "", "", f"{rate:.0f}")
-            )
-    return rows
-
-
-def seconds_of_jobs(url: str, name: str, bench: Bench, slices: int, processes_from: int | None) -> float:
-    """Median seconds of an infer job in so many slices, from processes that have started and done one before."""
-    # Not from this one: processes that decode import what the main module of theirs imports.
-    where = f"{url!r}, {name!r}, {bench.device.type!r}, {processes_from}"
-    works = [f"from benchmarks.gpu import infer_as_told; infer_as_told({where}, {i}, {slices})" for i in range(slices)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    jobs = [subprocess.Popen([sys.executable, "-c", work], **pipes) for work in works]  # type: ignore[call-overload]
-    found = []
-    try:
-        for number in range(min(bench.rounds, 3) + 1):
-            started = time.perf_counter()
-            for job in jobs:
-                job.stdin.write(f"{name}-{slices}-{processes_from}-{number}\n".lower())
-                job.stdin.flush()
-            if any(job.stdout.readline() != "done\n" for job in jobs):
-                raise RuntimeError("an infer job has failed: see above")
-            found.append(time.perf_counter() - started)
-    finally:
-        for job in jobs:
-            job.communicate()
-    return statistics.median(found[1:])
-
-
-def infer_as_told(url: str, name: str, device: str, processes_from: int | None, index: int, slices: int) -> None:
-    """Do this slice of an infer job for each name that comes in, on its share of the cores."""
-    if processes_from is not None:
-        shard_set.PROCESSES_FROM = processes_from
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[index::slices] or os.sched_getaffinity(0))
-    store = open_store(url)
-    model, shards = load(store, Ref("model", name)), load(store, Ref("shards", "made"))
-    settings = InferSettings(split="train", device=device)  # type: ignore[arg-type]
-    for line in sys.stdin:
-        infer_redshifts(model, shards, settings, Destination(store, line.strip(), TaskSlice(index, slices)))
-        print("done", flush=True)
-
-
 def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
     """One step's gradients and optimizer: as torch starts them, recorded as a CUDA graph, and compiled."""
     size = case.recipe.batch_size
@@ -411,7 +349,9 @@ def main() -> None:
         ]
     figures += [partial(step_rows, case, bench, options.compiled) for case in CASES]
     figures += [lambda: [decode_row(bench)]]
-    figures += [partial(infer_rows, case.name, case.side_px, bench) for case in CASES]
+    figures += [
+        partial(infer_rows, case.name, case.side_px, bench.images, bench.device.type, bench.rounds) for case in CASES
+    ]
     rows = []
     for figure in figures:
         found = figure()

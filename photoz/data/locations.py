@@ -72,9 +72,8 @@ class MemberReader:
                     raise ValueError(f"the tar ends after {len(data)} of its {length} bytes")
                 decode_into(data, image, out[place])
             except ValueError as error:
-                key = where.keys[indices[place]] if where.keys else None
-                name = f"{key}.{image.format}" if key else f"the image at byte {offset}"
-                raise BadFormat(f"{where.names[shard]}: {name}: {error}; verify it") from None
+                named = f"{where.keys[indices[place]]}.{image.format}" if where.keys else f"the image at byte {offset}"
+                raise BadFormat(f"{where.names[shard]}: {named}: {error}; verify it") from None
 
     def close(self) -> None:
         """Close the tars."""
