@@ -32,12 +32,13 @@ from photoz.artifacts import Artifact, Destination, Ref, load
 from photoz.data import ImageFormat, Images, open_shards
 from photoz.data.batches import to_device
 from photoz.data.image_set import DecodedImages
+from photoz.data.layout import reddening_of
 from photoz.infer import InferSettings, infer_redshifts
 from photoz.infer.rows import as_parquet
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import has_bfloat16, keep_freed_memory
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
-from photoz.model.network import Network
+from photoz.model.network import Network, Observed
 from photoz.model.redshift_model import ask
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import load_model
@@ -71,7 +72,8 @@ def fresh(
     shape = ImageShape(images.image.channels, side_px, side_px)
     scaling = InputScaling.of(images.take_bchw(np.arange(min(len(images), 256))))
     network = build_network(name, design(name, shape, bins, recipe), scaling)
-    network.to(device).prepare(to_device(images.take_bchw(np.arange(min(len(images), 256))), device))
+    some = to_device(images.take_bchw(np.arange(min(len(images), 256))), device)
+    network.to(device).prepare(Observed.without_reddening(some))
     return network.to(memory_format=torch.channels_last), bins  # type: ignore[call-overload]
 
 
@@ -86,7 +88,7 @@ def flops_an_image(network: Network, bins: RedshiftBins, recipe: Recipe, images:
     """Of forward and backward, as torch counts them: convolutions and matrix products."""
     batch = to_device(images.take_bchw(np.arange(32)), CPU)
     with FlopCounterMode(display=False) as counter:
-        answer = network(batch)
+        answer = network(*Observed.without_reddening(batch))
         loss_of(recipe, bins)(answer, torch.full((32,), 0.1)).backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops() / 32)
 
@@ -158,7 +160,9 @@ def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> lis
 
     def bare(batch_size: int) -> Callable[[], None]:
         parts = np.array_split(np.arange(len(images)), -(-len(images) // batch_size))
-        batches = [to_device(found.copy(), CPU) for found in images.batches(parts)]
+        ebv_b = torch.from_numpy(reddening_of(images.table))
+        found = zip(parts, images.batches(parts), strict=True)
+        batches = [Observed(to_device(images_bchw.copy(), CPU), ebv_b[part]) for part, images_bchw in found]
 
         def run() -> None:
             torch.set_num_threads(usable_cores())
@@ -226,7 +230,7 @@ def plain_epochs(data: Pictures, name: str, side_px: int, recipe: Recipe) -> Cal
         for _ in range(recipe.epochs):
             network.train()
             for batch, redshifts in loader:
-                value = loss(network(batch * 255.0), redshifts.float())
+                value = loss(network(*Observed.without_reddening(batch * 255.0)), redshifts.float())
                 optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

@@ -35,7 +35,7 @@ from photoz.data.resident import ResidentImages
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
-from photoz.model.network import Network
+from photoz.model.network import Network, Observed
 from photoz.model.redshift_model import ask
 from photoz.runtime import World, usable_cores
 from photoz.train.graphs import RecordedSteps
@@ -182,14 +182,14 @@ def resident(labelled: Labelled, device: torch.device) -> Labelled:
     return Labelled(ResidentImages(to_device(images.stored, device), images.table, images.image), labelled.z_spec)
 
 
-def flops(case: Case, network: Network, bins: RedshiftBins, images_bchw: torch.Tensor, training: bool) -> float:
+def flops(case: Case, network: Network, bins: RedshiftBins, observed: Observed, training: bool) -> float:
     """FLOPs an image of a forward pass, and of the backward pass, as torch counts them."""
     with FlopCounterMode(display=False) as counter:
-        answer = network(images_bchw)
+        answer = network(*observed)
         if training:
-            redshifts = torch.full((len(images_bchw),), 0.1, device=images_bchw.device)
-            loss_of(case.recipe, bins, images_bchw.device)(answer, redshifts).backward()  # type: ignore[no-untyped-call]
-    return float(counter.get_total_flops()) / len(images_bchw)
+            redshifts = torch.full_like(observed.ebv_b, 0.1)
+            loss_of(case.recipe, bins, redshifts.device)(answer, redshifts).backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()) / len(observed.ebv_b)
 
 
 def training_rows(case: Case, bench: Bench, limits: Limits) -> list[Row]:
@@ -223,7 +223,7 @@ def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     network, bins = case.network(labelled, bench.device)
     parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // LARGE_BATCH))
     batches = [Pixels(labelled, bench.device).take(part)[0] for part in parts]
-    needed = flops(case, network.eval(), bins, batches[0][:32], training=False)
+    needed = flops(case, network.eval(), bins, batches[0], training=False)
     rate = len(labelled) / bench.seconds(lambda: ask(network, batches))
     return f"inference, {case}, the network alone", f"{limits.flops / needed:.0f}", "", f"{rate:.0f}"
 
@@ -232,17 +232,17 @@ def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
     """One step's gradients and optimizer: as torch starts them, recorded as a CUDA graph, and compiled."""
     size = case.recipe.batch_size
     labelled = case.drawn(size)
-    images_bchw, z_spec_b = Pixels(labelled, bench.device).take(np.arange(size))
+    batch = Pixels(labelled, bench.device).take(np.arange(size))
 
     def steps(compiled: bool, recorded: bool) -> Callable[[], object]:
         network, bins = case.network(labelled, bench.device)
         optimizer, loss = make_optimizer(network, case.recipe), loss_of(case.recipe, bins, bench.device)
         called = torch.compile(network) if compiled else network
 
-        def step(images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
+        def step(observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
             optimizer.zero_grad(set_to_none=True)
             with autocast(bench.device, network.bfloat16_on_cpu):
-                answer = called(images_bchw)
+                answer = called(*observed)
             value = loss(answer, z_spec_b)
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -250,8 +250,8 @@ def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
 
         take = RecordedSteps(step) if recorded and bench.device.type == "cuda" else step
         for _ in range(5):
-            take(images_bchw, z_spec_b)
-        return lambda: [take(images_bchw, z_spec_b) for _ in range(20)]
+            take(*batch)
+        return lambda: [take(*batch) for _ in range(20)]
 
     plain, rows = bench.seconds(steps(False, False)), []
     for words, compiled, recorded in (

@@ -38,7 +38,7 @@ from photoz.model.devices import keep_freed_memory
 from photoz.model.light import Light
 from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
-from photoz.model.network import Network
+from photoz.model.network import Network, Observed
 from photoz.model.redshift_model import ask
 from photoz.model.registry import ImageShape, design
 from photoz.model.scaling import InputScaling
@@ -81,8 +81,8 @@ class PlainResNet(Network):
         self.blocks = nn.Sequential(*(PlainBlock(a, b) for a, b in pairwise((widths[0], *widths))))
         self.head = nn.Linear(widths[-1], bins)
 
-    def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        pixels_bchw: torch.Tensor = self.blocks(functional.relu(self.stem(self.light.stretched(images_bchw))))
+    def features(self, observed: Observed) -> torch.Tensor:
+        pixels_bchw: torch.Tensor = self.blocks(functional.relu(self.stem(self.light.stretched(observed.images_bchw))))
         return pixels_bchw.mean((2, 3))
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
@@ -117,6 +117,7 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
         "aperture-cnn, trunk of two blocks, 32, 64 wide": (ours, aperture(widths=(32, 64))),
         "aperture-cnn, trunk 32, 64, 128 wide": (ours, aperture(widths=(32, 64, 128))),
         "aperture-cnn, one member": (ours, aperture(members=1)),
+        "aperture-cnn, not told E(B-V)": (ours, aperture(reddening=False)),
         "residual network, 16 to 128 wide": (plain, lambda s: PlainResNet(s, bins.count, (16, 32, 64, 128))),
         "residual network, 32 to 256 wide": (plain, lambda s: PlainResNet(s, bins.count, (32, 64, 128, 256))),
         "menko2024": (reference, Menko2024),
@@ -136,11 +137,11 @@ class Trained:
 
 def run(sample: Sample, train: Labelled, recipe: Recipe, build: Build, seed: int) -> Run:
     """Train on these, from the split train, and validate on the split val."""
-    whole = sample.images["train"]
-    some = whole.take_bchw(np.arange(0, len(whole), max(1, len(whole) // 2048)))
+    whole = Pixels(Labelled(sample.images["train"], sample.z_spec["train"]), CPU)
+    some, _ = whole.take(np.arange(0, len(whole), max(1, len(whole) // 2048)))
     torch.manual_seed(seed)
-    network = build(InputScaling.of(some))
-    network.prepare(torch.from_numpy(np.ascontiguousarray(some)))
+    network = build(InputScaling.of(some.images_bchw.numpy()))
+    network.prepare(some)
     val = Pixels(Labelled(sample.images["val"], sample.z_spec["val"]), CPU)
     problem = Problem(Pixels(train, CPU), val, bins_of(sample), recipe, seed, CPU, World())
     found = Run(problem, network, lambda state: None, Rules(1e9))
@@ -197,8 +198,8 @@ def cells(runs: list[Trained]) -> list[str]:
 
 def score(done: Run, sample: Sample) -> Validation:
     """The best epoch's weights on the test split."""
-    images = sample.images["test"]
-    batches = (torch.from_numpy(part) for part in images.batches(np.array_split(np.arange(len(images)), 20)))
+    pixels = Pixels(Labelled(sample.images["test"], sample.z_spec["test"]), CPU)
+    batches = (observed for observed, _ in pixels.batches(np.array_split(np.arange(len(pixels)), 20)))
     return validate(ask(done.best_network(), batches).answer, bins_of(sample), sample.z_spec["test"], 0.0)
 
 

@@ -116,7 +116,7 @@ def predicted(rows: pd.DataFrame, scatter: float = 0.015, seed: int = 3) -> pa.T
     centres = 0.5 * (BINS.edges[1:] + BINS.edges[:-1])
     mass = np.exp(-0.5 * ((centres - middle[:, None]) / sigma[:, None]) ** 2) + 1e-9
     unfamiliar = rng.gamma(9, 0.07, len(rows))
-    answers = Answers(mass / mass.sum(axis=1, keepdims=True), unfamiliar, np.zeros(len(rows), bool))
+    answers = Answers(mass / mass.sum(axis=1, keepdims=True), unfamiliar, *np.zeros((2, len(rows)), bool))
     index = pa.Table.from_pandas(rows[["object_id", "ra", "dec", "z_spec"]], preserve_index=False)
     return prediction_table(index, answers, BINS, "model/t@v1")
 

@@ -198,6 +198,6 @@ def test_pixels_hand_out_images_with_their_own_redshifts(shards: Artifact, whole
     for images in (kept, streamed(shards, 0)):
         pixels = Pixels(Labelled(images, z), CPU)
         parts = list(EpochPlan(len(kept), 10).batches(0))
-        for part, (batch, redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
+        for part, ((batch, _), redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
             assert np.array_equal(batch.numpy(), whole[part])
             assert redshifts.tolist() == part.tolist()

@@ -30,7 +30,7 @@ from photoz.train.run import Problem, Rules, Run, Save
 from photoz.train.sample import Labelled, load_labelled
 from photoz.train.state import Checkpoint
 from tests.shards_support import every_image, processes_decode
-from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, train
+from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, observed, train
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
 
@@ -76,7 +76,7 @@ def test_images_on_the_device_are_those_of_the_shards(
     where = (source, "train", "never", device) if place == "device" else (source, "train", place)
     pixels = Pixels(load_labelled(*where), device)  # type: ignore[arg-type]
     parts = np.array_split(np.random.default_rng(0).permutation(len(whole)), 7)
-    for part, (images_bchw, _) in zip(parts, pixels.batches(parts), strict=True):
+    for part, ((images_bchw, _), _) in zip(parts, pixels.batches(parts), strict=True):
         assert images_bchw.device == device
         np.testing.assert_array_equal(images_bchw.cpu().numpy(), whole[part])
 
@@ -157,15 +157,15 @@ def test_menko2024_is_its_layers_one_after_the_other(device: torch.device) -> No
     torch.manual_seed(0)
     network = build_network(MENKO2024, {}, InputScaling.of(images))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = to_device(images, device)
+    batch = observed(to_device(images, device))
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0  # statistics with which images differ
     with autocast(device):
-        network.train()(batch)
+        network.train()(*batch)
     network.eval()
     with torch.inference_mode():
-        expected = network.convolutions(network.light.stretched(batch)).mean((2, 3))  # type: ignore[operator, union-attr]
+        expected = network.convolutions(network.light.stretched(batch.images_bchw)).mean((2, 3))  # type: ignore[operator, union-attr]
         np.testing.assert_allclose(network.features(batch).cpu(), expected.cpu(), rtol=0.02, atol=0.02)
         with autocast(device):
             found = network.features(batch)
@@ -202,7 +202,7 @@ def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: to
     scaling, bins = InputScaling.of(images), RedshiftBins.covering(z, 40)
     recipe = recipe_for(APERTURE_CNN, 8000)
     sizes = design(APERTURE_CNN, ImageShape(3, 32, 32), bins, recipe)
-    batch, z_spec_b = to_device(images, device), torch.from_numpy(z).float().to(device)
+    batch, z_spec_b = observed(to_device(images, device)), torch.from_numpy(z).float().to(device)
     found = []
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
@@ -211,7 +211,7 @@ def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: to
             network = build_network(APERTURE_CNN, sizes, scaling).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             network.prepare(batch)
             nn.init.normal_(network.head[1].weight, std=0.05)  # which starts at 0, and lets no gradient through
-            BinnedLoss(bins, recipe.smoothing, device)(spread(network)(batch), z_spec_b).backward()  # type: ignore[no-untyped-call]
+            BinnedLoss(bins, recipe.smoothing, device)(spread(network)(*batch), z_spec_b).backward()  # type: ignore[no-untyped-call]
             found.append([weight.grad for weight in network.parameters() if weight.grad is not None])
     finally:
         dist.destroy_process_group()

@@ -113,6 +113,45 @@ def test_shards_of_other_images_are_refused_naming_both(
         infer(model, others)
 
 
+@pytest.fixture(scope="module")
+def reddened(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Galaxies that look alike but for noise, and whose redshifts go with their reddening."""
+    images, _ = drawn_galaxies(1, (3, 24, 24), "uint8")
+    rng = np.random.default_rng(3)
+    alike, ebv = images[0] + rng.integers(0, 5, (240, 3, 24, 24), np.uint8), rng.uniform(0.0, 0.3, 240)
+    known = {"z_spec": pa.array(0.1 + ebv), "ebv": pa.array(ebv, pa.float32())}
+    return shards_of(tmp_path_factory.mktemp("dust"), alike, "dust", **known)
+
+
+def test_the_reddening_of_each_galaxy_reaches_the_network_in_training_and_in_inference(reddened: Artifact) -> None:
+    made = infer(train(reddened, replace(QUICK, epochs=60)), reddened)
+    rows = pa.concat_tables([made.table(name) for name in made.names()]).to_pandas()
+    assert np.std(rows["z_phot"] - rows["z_spec"]) < 0.6 * np.std(rows["z_spec"])
+    assert made.summary["no_reddening"] == 0
+
+
+def test_galaxies_of_unknown_reddening_are_predicted_flagged_and_counted(
+    reddened: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, z = drawn_galaxies(10, (3, 24, 24), "uint8")
+    ebv = pa.array([None, 0.1, float("nan"), *[0.2] * 7], pa.float32())
+    folder = Path(reddened.store.url.removeprefix("file://")).parent
+    shards = shards_of(folder, images, "holes", z_spec=pa.array(z), ebv=ebv)
+    model = train(reddened)
+    with caplog.at_level("WARNING"):
+        made = infer(model, shards, replace(CPU, split="all"))
+    rows = pa.concat_tables([made.table(name) for name in made.names()]).to_pandas()
+    index = pa.concat_tables([shards.table(name) for name in shards.names("*.index.parquet")]).to_pandas()
+    flagged = dict(zip(rows["object_id"], rows["flags"] & int(Flag.NO_REDDENING) > 0, strict=True))
+    assert [flagged[one] for one in index["object_id"]] == index["ebv"].isna().tolist()
+    assert np.isfinite(rows["z_phot"]).all() and made.summary["no_reddening"] == 2
+    assert "2 of 10 galaxies have no E(B-V)" in caplog.text
+
+
+def test_a_model_whose_training_galaxies_had_no_reddening_asks_for_none(predictions: Artifact) -> None:
+    assert predictions.summary["no_reddening"] == 0
+
+
 def test_images_unlike_those_in_training_score_high_and_are_flagged(tmp_path: Path, model: Artifact) -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (10, 3, 24, 24), dtype=np.uint8)

@@ -18,7 +18,7 @@ from photoz.model.redshift_model import ask
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import weights_of
 from photoz.model.scaling import InputScaling
-from tests.training_support import drawn_galaxies
+from tests.training_support import drawn_galaxies, observed
 
 BINS = RedshiftBins(0.0, 0.5, 30)
 SHAPES = [
@@ -35,7 +35,7 @@ def fresh_network(name: str, images: np.ndarray) -> Network:
     torch.manual_seed(0)
     sizes = design(name, image, BINS, recipe_for(name, 5000))
     network = build_network(name, sizes, InputScaling.of(images))
-    network.prepare(torch.from_numpy(images))
+    network.prepare(observed(images))
     return network.eval()
 
 
@@ -43,7 +43,7 @@ def test_menko2024_has_the_reference_projects_3346657_parameters() -> None:
     images, _ = drawn_galaxies(8, (3, 128, 128), "uint8")
     network = fresh_network(MENKO2024, images)
     assert sum(weight.numel() for weight in weights_of(network).values()) == 3_346_657
-    assert network(torch.from_numpy(images[:2])).shape == (2,)
+    assert network(*observed(images[:2])).shape == (2,)
 
 
 @pytest.mark.parametrize(("channels", "height", "width", "dtype"), SHAPES)
@@ -52,7 +52,7 @@ def test_every_network_takes_any_channels_size_and_type(
     name: str, channels: int, height: int, width: int, dtype: str
 ) -> None:
     images, _ = drawn_galaxies(40, (channels, height, width), dtype)
-    answer = fresh_network(name, images)(torch.from_numpy(images))
+    answer = fresh_network(name, images)(*observed(images))
     assert torch.isfinite(answer).all()
     assert answer.shape == ((40,) if name == MENKO2024 else (recipe_for(name, 5000).members, 40, BINS.count))
 
@@ -61,9 +61,11 @@ def test_every_network_takes_any_channels_size_and_type(
 def test_a_model_of_before_the_stride_was_kept_is_built_as_it_was(side_px: int, stride: int, kernel: int) -> None:
     images, _ = drawn_galaxies(8, (3, side_px, side_px), "uint8")
     sizes = design(APERTURE_CNN, ImageShape(3, side_px, side_px), BINS, recipe_for(APERTURE_CNN, 5000))
-    del sizes["stride"]
-    stem = build_network(APERTURE_CNN, sizes, InputScaling.of(images)).trunk.stem
+    del sizes["stride"], sizes["reddening"]
+    network = build_network(APERTURE_CNN, sizes, InputScaling.of(images))
+    stem = network.trunk.stem
     assert (stem.stride, stem.kernel_size) == ((stride, stride), (kernel, kernel))
+    assert not any("reddening" in name for name in weights_of(network))
 
 
 def test_fluxes_are_stretched_by_asinh_to_float32s_precision() -> None:
@@ -91,18 +93,18 @@ def test_light_undoes_an_asinh_stretch_of_the_intensity() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
 def test_a_network_leaves_its_images_as_they_are(dtype: str) -> None:
     images, _ = drawn_galaxies(40, (3, 32, 32), dtype)
-    batch, as_float = torch.from_numpy(images), torch.from_numpy(images.astype(np.float32))
+    as_float = images.astype(np.float32)
     network = fresh_network(APERTURE_CNN, images)
-    answers = [network(one) for one in (batch, as_float, as_float)]
+    answers = [network(*observed(one)) for one in (images, as_float, as_float)]
     assert torch.equal(answers[0], answers[2]) and torch.equal(answers[1], answers[2])
-    assert np.array_equal(as_float.numpy(), images)
+    assert np.array_equal(as_float, images)
 
 
 @pytest.mark.parametrize("name", [APERTURE_CNN, MENKO2024])
 def test_batches_asked_at_once_give_the_same_bits_in_the_same_order(name: str) -> None:
     images, _ = drawn_galaxies(90, (3, 32, 32), "uint8")
     network, threads = fresh_network(name, images), torch.get_num_threads()
-    batches = torch.from_numpy(images).split(13)
+    batches = [observed(part) for part in np.array_split(images, 7)]
     try:
         torch.set_num_threads(1)
         one_by_one, at_once = ask(network, batches), ask(network, batches, at_once=3)
@@ -116,10 +118,39 @@ def test_batches_asked_at_once_give_the_same_bits_in_the_same_order(name: str) -
 def test_photometry_does_not_change_when_an_image_is_turned() -> None:
     images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
     network = fresh_network(APERTURE_CNN, images)
-    upright, turned = (torch.from_numpy(np.ascontiguousarray(one)) for one in (images, np.rot90(images, 1, (2, 3))))
+    upright, turned = (observed(one) for one in (images, np.rot90(images, 1, (2, 3)).copy()))
     photometry = network.photometry.features
     same = network.features(upright)[:, :photometry], network.features(turned)[:, :photometry]
     torch.testing.assert_close(*same, atol=1e-3, rtol=1e-3)
+
+
+def last_features(network: Network, ebv: list[float]) -> list[float]:
+    found: list[float] = network.features(observed(np.zeros((len(ebv), 3, 32, 32), np.uint8), np.array(ebv)))[
+        :, -1
+    ].tolist()
+    return found
+
+
+def test_the_default_network_is_told_the_reddening_in_units_of_its_scatter_in_training() -> None:
+    images, _ = drawn_galaxies(5, (3, 32, 32), "uint8")
+    network = fresh_network(APERTURE_CNN, images)
+    assert not network.uses_reddening
+    ebv = np.array([0.02, 0.04, np.nan, 0.06, np.inf])
+    network.prepare(observed(images, ebv))
+    assert network.uses_reddening
+    scatter = np.std([0.02, 0.04, 0.06], ddof=1)
+    # Where it is unknown it counts as the mean, and absurd ones stay bounded.
+    found = last_features(network, [0.04, 0.05, np.nan, 40.0, -np.inf, np.inf])
+    np.testing.assert_allclose(found, [0, 0.01 / scatter, 0, 6, -6, 6], atol=1e-5)
+
+
+@pytest.mark.parametrize("ebv", [np.full(8, np.nan), np.full(8, 0.03)])
+def test_a_reddening_that_training_galaxies_do_not_tell_makes_no_difference(ebv: np.ndarray) -> None:
+    images, _ = drawn_galaxies(8, (3, 32, 32), "uint8")
+    network = fresh_network(APERTURE_CNN, images)
+    network.prepare(observed(images, ebv))
+    assert not network.uses_reddening
+    assert last_features(network, [0.01, 0.5, np.nan]) == [0, 0, 0]
 
 
 def test_absurd_pixels_reach_the_head_as_bounded_numbers() -> None:
@@ -129,7 +160,7 @@ def test_absurd_pixels_reach_the_head_as_bounded_numbers() -> None:
     strange[0, 0, 3, 3] = np.nan
     strange[1] = 1e30
     strange[2] = -np.inf
-    assert torch.isfinite(network(torch.from_numpy(strange))).all()
+    assert torch.isfinite(network(*observed(strange))).all()
 
 
 def test_scaling_measures_sky_and_noise_below_the_galaxies() -> None:
@@ -177,11 +208,11 @@ def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pyte
     monkeypatch.setattr(devices, "has_bfloat16", lambda device_type: True)
     images, _ = drawn_galaxies(200, (3, 32, 32), "uint8")
     network = fresh_network(MENKO2024, images)
-    batch = torch.from_numpy(images)
+    batch = observed(images)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
-    network.train()(batch)  # statistics with which images differ
+    network.train()(*batch)  # statistics with which images differ
     convolved = []
 
     def noted(*arguments: object, **options: object) -> torch.Tensor:
@@ -195,13 +226,13 @@ def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pyte
     assert convolved == [torch.bfloat16] * 13
     rounded = torch.from_numpy(answer).to(torch.bfloat16).double().numpy()
     assert len(np.unique(answer)) > 190 and (answer != rounded).mean() > 0.9
-    exact = network(batch).detach().numpy()
+    exact = network(*batch).detach().numpy()
     assert np.abs(answer - exact).mean() < 0.2 * exact.std()
 
 
 def test_menko2024_is_its_layers_one_after_the_other() -> None:
     images, _ = drawn_galaxies(40, (3, 40, 32), "uint8")
-    network, batch = fresh_network(MENKO2024, images), torch.from_numpy(images)
+    network, batch = fresh_network(MENKO2024, images), observed(images)
     assert isinstance(network, Menko2024)
     for layer in network.convolutions:  # as after some training, and a convolution's bias counts, too
         if isinstance(layer, nn.BatchNorm2d):
@@ -209,7 +240,7 @@ def test_menko2024_is_its_layers_one_after_the_other() -> None:
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias)
     network.train()
-    stretched = network.light.stretched(batch)
+    stretched = network.light.stretched(batch.images_bchw)
     np.testing.assert_allclose(
         network.features(batch).detach().numpy(),
         network.convolutions(stretched).mean((2, 3)).detach().numpy(),
@@ -226,8 +257,8 @@ def test_menko2024_is_its_layers_one_after_the_other() -> None:
 def test_the_default_network_computes_in_float32_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = drawn_galaxies(40, (3, 32, 32), "uint8")
     network = fresh_network(APERTURE_CNN, images)
-    found = ask(network, [torch.from_numpy(images)])
+    found = ask(network, [observed(images)])
     monkeypatch.setattr(devices, "has_bfloat16", lambda device_type: True)
-    with_bfloat16 = ask(network, [torch.from_numpy(images)])
+    with_bfloat16 = ask(network, [observed(images)])
     assert np.array_equal(found.answer, with_bfloat16.answer)
     assert np.array_equal(found.features_bf, with_bfloat16.features_bf)

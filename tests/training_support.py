@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from photoz.artifacts import Artifact, Destination, Outcome, Ref, load
 from photoz.infer import InferSettings, infer_redshifts
+from photoz.model.network import Observed
 from photoz.shards import ShardSettings
 from photoz.train import TrainSettings, train_model
 from tests.shards_support import files_table, make_shards, save_catalog
@@ -29,6 +31,14 @@ def drawn_galaxies(count: int, shape: tuple[int, int, int], dtype: str, seed: in
     if dtype == "uint8":
         return np.clip(np.rint(images), 0, 255).astype(np.uint8), z
     return images.astype(dtype), z
+
+
+def observed(images: np.ndarray | torch.Tensor, ebv: np.ndarray | None = None) -> Observed:
+    """Images (b, c, h, w) as a network is given them; without `ebv` nobody knows their reddening."""
+    images_bchw = torch.as_tensor(images)
+    if ebv is None:
+        return Observed.without_reddening(images_bchw)
+    return Observed(images_bchw, torch.from_numpy(ebv.astype(np.float32)))
 
 
 def drawn_shards(

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from photoz.errors import BadFormat
 
@@ -43,6 +46,14 @@ def tar_name(shard: str) -> str:
 def index_name(shard: str) -> str:
     """Payload file with a shard's index."""
     return f"{shard}.index.parquet"
+
+
+def reddening_of(rows: pa.Table) -> NDArray[np.float32]:
+    """Galactic reddening E(B-V) of an index's rows, mag, (b,); NaN where unknown."""
+    if "ebv" not in rows.column_names:
+        return np.full(len(rows), np.nan, np.float32)
+    known = pc.fill_null(pc.cast(rows["ebv"], pa.float32()), float("nan"))
+    return np.array(known.to_numpy())  # a copy: arrow's own can't be written to
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from photoz.data.layout import ImageFormat
+from photoz.data.layout import ImageFormat, reddening_of
 from photoz.data.shard_set import ShardBatch, ShardSet
 from photoz.runtime import check_stop
 
@@ -103,16 +103,21 @@ def pictures(shards: ShardSet, shard_of: Mapping[str, str]) -> dict[str, bytes]:
     return found
 
 
-def stamp_colours(
+def stamp_features(
     shards: ShardSet, names: Iterable[str], wanted: set[str], most: int | None = None
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """Object ids and stamp colours of the wanted galaxies in these shards, of the first `most` at most."""
+    """Object ids of the wanted galaxies in these shards, of the first `most` at most, and what trees are given of them:
+    stamp colours and, as the network may be, E(B-V) in mag, 0 where it is unknown.
+    """
     ids: list[str] = []
     found: list[NDArray[np.float32]] = []
     for batch, rows in batches(shards, names, wanted):
         all_ids = batch.table["object_id"].to_pylist()
         ids += [all_ids[row] for row in rows]
-        found += [colours(batch.images_bchw[rows[i : i + 256]]) for i in range(0, len(rows), 256)]
+        ebv_b = np.nan_to_num(reddening_of(batch.table))
+        for i in range(0, len(rows), 256):
+            part = rows[i : i + 256]
+            found.append(np.column_stack([colours(batch.images_bchw[part]), ebv_b[part]]))
         if most is not None and len(ids) >= most:
             break
     if not found:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -15,12 +16,13 @@ from threadpoolctl import threadpool_limits
 from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
-from photoz.data.batches import on_device
-from photoz.data.layout import ALL
+from photoz.data.batches import on_device, to_device
+from photoz.data.layout import ALL, reddening_of
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
 from photoz.infer.settings import InferSettings
 from photoz.model.devices import choose_device, keep_freed_memory
+from photoz.model.network import Observed
 from photoz.model.orientation import orientations_of
 from photoz.model.redshift_model import RedshiftModel, ask
 from photoz.model.registry import ImageShape
@@ -29,7 +31,7 @@ from photoz.ordered import in_order
 
 log = logging.getLogger("photoz.infer")
 
-RECIPE = 4  # raise it when the same settings come to give other bytes
+RECIPE = 5  # raise it when the same settings come to give other bytes
 _MOST_AT_ONCE = 8  # shards: each is held decoded, and has a batch's intermediate images
 
 
@@ -99,7 +101,7 @@ class _Predictions:
     def shard(self, name: str) -> int:
         """Make and keep the predictions for a shard; returns its number of galaxies."""
         index = self.source.rows(name)
-        rows = prediction_table(index, self._answers(name), self.trained.bins, self.model_sha256)
+        rows = prediction_table(index, self._answers(name, index), self.trained.bins, self.model_sha256)
         if rows["object_id"].to_pylist() != index["object_id"].to_pylist():
             raise AssertionError(f"{name}: rows are not its galaxies in their order")
         entry = self.draft.put(f"{name}.parquet", as_parquet(rows), rows=len(rows))
@@ -108,22 +110,28 @@ class _Predictions:
         self.draft.finish_piece(name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})
         return len(rows)
 
-    def _answers(self, name: str) -> Answers:
-        """PDFs and scores of a shard's images."""
+    def _answers(self, name: str, index: pa.Table) -> Answers:
+        """PDFs and scores of a shard's galaxies, the rows of `index`."""
         trained, image = self.trained, self.source.image
-        if not self.source.samples(name):  # its galaxies have no images
-            return Answers(np.empty((0, trained.bins.count)), np.empty(0), np.empty(0, np.bool_))
+        if not len(index):  # its galaxies have no images
+            none = np.empty(0, np.bool_)
+            return Answers(np.empty((0, trained.bins.count)), np.empty(0), none, none)
+        reddening_b = reddening_of(index)
+        ebv_b = to_device(reddening_b, self.device)
         turns = orientations_of(image.height, image.width) if self.settings.tta else (0,)
         blank: list[torch.Tensor] = []
 
-        def looked_at() -> Iterator[torch.Tensor]:
+        def looked_at() -> Iterator[Observed]:
+            start = 0
             for images_bchw in self._batches(name):
                 blank.append(are_blank(images_bchw))
-                yield images_bchw
+                yield Observed(images_bchw, ebv_b[start : start + len(images_bchw)])
+                start += len(images_bchw)
 
         found = ask(trained.network, looked_at(), turns, self.batches_at_once)
         scores_b = trained.familiarity.score(found.features_bf)
-        return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy())
+        no_reddening_b = ~np.isfinite(reddening_b) & trained.network.uses_reddening
+        return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy(), no_reddening_b)
 
     def _batches(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
@@ -175,6 +183,13 @@ def _commit(
         raise AssertionError(f"{galaxies} rows for {expected} galaxies")
     names = ("galaxies", "flagged", *(flag.name.lower() for flag in Flag if flag.name))
     totals = {name: sum(receipt.facts[name] for receipt in receipts) for name in names}
+    if unknown := totals["no_reddening"]:
+        log.warning(
+            "%d of %d galaxies have no E(B-V), which this model was trained with: its average was taken, "
+            "and their redshifts will be the worse for it; give their table a column ebv",
+            unknown,
+            galaxies,
+        )
     splits = sorted({piece.rpartition("-")[0] for piece in pieces})
     about = {"splits": splits, "model": trained.name, "redshift_bins": trained.bins.to_json(), "tta": settings.tta}
     return draft.commit(totals | about)

@@ -29,11 +29,13 @@ class Flag(IntFlag):
     AT_BIN_EDGE = 1  # the 68 % interval reaches the first or last bin: the true redshift may lie outside
     UNFAMILIAR = 2  # ood_score beyond OOD_LIMIT: an image unlike those in training
     BLANK = 4  # every pixel has the same value: there is nothing to see
+    NO_REDDENING = 8  # E(B-V) is unknown, and the model wants it: its average training galaxy's was taken
 
 
 _FLAG_TEXT = (
     f"bit mask, 0 if nothing is wrong: {Flag.AT_BIN_EDGE:d} = the 68 % interval reaches the first or last redshift "
-    f"bin, {Flag.UNFAMILIAR:d} = ood_score above {OOD_LIMIT:g}, {Flag.BLANK:d} = a blank image"
+    f"bin, {Flag.UNFAMILIAR:d} = ood_score above {OOD_LIMIT:g}, {Flag.BLANK:d} = a blank image, "
+    f"{Flag.NO_REDDENING:d} = E(B-V) unknown to a model that uses it"
 )
 
 
@@ -44,6 +46,7 @@ class Answers:
     pdf_bz: Floats
     ood_score_b: Floats
     blank_b: NDArray[np.bool_]
+    no_reddening_b: NDArray[np.bool_]
 
 
 def prediction_table(index: pa.Table, answers: Answers, bins: RedshiftBins, model_sha256: str) -> pa.Table:
@@ -121,5 +124,6 @@ def _flags(answers: Answers, lo68_b: Floats, hi68_b: Floats, edges_e: Floats) ->
         (at_edge_b, Flag.AT_BIN_EDGE),
         (answers.ood_score_b > OOD_LIMIT, Flag.UNFAMILIAR),
         (answers.blank_b, Flag.BLANK),
+        (answers.no_reddening_b, Flag.NO_REDDENING),
     )
     return np.asarray(sum(where_b * int(flag) for where_b, flag in said), np.int32)

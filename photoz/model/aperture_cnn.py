@@ -1,8 +1,9 @@
-"""The default network: aperture photometry and a small convolutional trunk side by side, and a PDF head.
+"""The default network: aperture photometry, Galactic reddening and a small convolutional trunk, and a PDF head.
 
 Most of what an image says about redshift is the central galaxy's flux in each band: a photometrist's colours and
 magnitudes. A pooled convolutional network has to learn that from scratch; here it is given, and the trunk adds
-what photometry misses (shape, neighbours, seeing). See docs/design/network.md for what was measured.
+what photometry misses (shape, neighbours, seeing). Images show galaxies reddened by the dust of the Milky Way, so the
+head is told E(B-V), too, as in Pasquet et al. 2019 (A&A 621, A26). See docs/design/network.md for what was measured.
 
 Legend: b image, c channel, h row, w column, k aperture, p pixel, f feature, m member, z redshift bin.
 """
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from photoz.model.light import Light
-from photoz.model.network import Network
+from photoz.model.network import Network, Observed
 from photoz.model.scaling import InputScaling
 
 
@@ -35,6 +36,7 @@ class ApertureShape:
     softenings: tuple[float, ...] = (4.0, 8.0)
     widths: tuple[int, ...] = (16, 32, 64)
     hidden: int = 128
+    reddening: bool = True  # whether the head is told E(B-V)
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "ApertureShape":
@@ -45,6 +47,7 @@ class ApertureShape:
         if "stride" not in plain:  # as models had it before they kept it
             smaller = min(plain["height"], plain["width"])
             plain["stride"] = 1 if smaller < 48 else 2 if smaller < 112 else 4
+        plain.setdefault("reddening", False)  # as before it was asked for
         return cls(**plain)
 
 
@@ -110,6 +113,33 @@ class AperturePhotometry(nn.Module):
         return torch.clamp(standard_bf, -6.0, 6.0)
 
 
+class Reddening(nn.Module):
+    """E(B-V) in units of its scatter among training galaxies, (b, 1); 0, as for their mean, where it is unknown.
+
+    It is always 0 where training galaxies had none, or all the same.
+    """
+
+    LEAST_SCATTER = 1e-4  # mag
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("per_mag", torch.zeros(()))
+        self.mean: torch.Tensor
+        self.per_mag: torch.Tensor
+
+    def standardise_by(self, ebv_b: torch.Tensor) -> None:
+        """Take mean and scatter from training galaxies."""
+        known = ebv_b[ebv_b.isfinite()]
+        if len(known) > 1 and known.std() > self.LEAST_SCATTER:
+            self.mean.copy_(known.mean())
+            self.per_mag.copy_(1.0 / known.std())
+
+    def forward(self, ebv_b: torch.Tensor) -> torch.Tensor:
+        standard_b = ((ebv_b - self.mean) * self.per_mag).nan_to_num(0.0)
+        return torch.clamp(standard_b, -6.0, 6.0)[:, None]
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, halving the image. No normalisation: per-image norms would erase brightness, and
     batch norms differ between ranks and between weights and their average."""
@@ -164,7 +194,7 @@ class MemberLinear(nn.Module):
 
 
 class ApertureCNN(Network):
-    """Images (b, c, h, w) as stored -> logits (m, b, z), one set a member."""
+    """Images (b, c, h, w) as stored, and E(B-V) -> logits (m, b, z), one set a member."""
 
     recorded_on_gpu = True
 
@@ -173,8 +203,9 @@ class ApertureCNN(Network):
         self.light = Light(scaling, shape.softenings)
         self.photometry = AperturePhotometry(scaling.channels, shape, self.light)
         self.trunk = Trunk(scaling.channels, shape)
+        self.reddening = Reddening() if shape.reddening else None
         self.members = shape.members
-        into = self.photometry.features + self.trunk.features
+        into = self.photometry.features + self.trunk.features + int(shape.reddening)
         self.hidden = nn.Sequential(
             nn.Dropout(shape.dropout),
             MemberLinear(shape.members, into, shape.hidden, 1.6),
@@ -185,17 +216,27 @@ class ApertureCNN(Network):
         )
         self.head = nn.Sequential(nn.Dropout(shape.dropout), MemberLinear(shape.members, shape.hidden, shape.bins, 0.0))
 
-    def prepare(self, images_bchw: torch.Tensor) -> None:
-        """Take the scale of each photometric feature from training images, before training starts."""
-        with torch.no_grad():
-            self.photometry.standardise_by(self.light.linear(self.light.signal(images_bchw)))
+    @property
+    def uses_reddening(self) -> bool:
+        """Not if it is unknown for all training galaxies."""
+        return self.reddening is not None and bool(self.reddening.per_mag)
 
-    def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """What the members see, (b, f): photometry, then the trunk's pooled planes."""
-        signal_bchw = self.light.signal(images_bchw)
-        with torch.autocast(images_bchw.device.type, enabled=False):  # magnitudes need more than bfloat16's 8 bits
+    def prepare(self, observed: Observed) -> None:
+        """Take the scale of each photometric feature, and of E(B-V), from training galaxies, before training starts."""
+        with torch.no_grad():
+            self.photometry.standardise_by(self.light.linear(self.light.signal(observed.images_bchw)))
+            if self.reddening:
+                self.reddening.standardise_by(observed.ebv_b)
+
+    def features(self, observed: Observed) -> torch.Tensor:
+        """What the members see, (b, f): photometry, the trunk's pooled planes, then E(B-V)."""
+        signal_bchw = self.light.signal(observed.images_bchw)
+        with torch.autocast(signal_bchw.device.type, enabled=False):  # magnitudes need more than bfloat16's 8 bits
             photometry_bf = self.photometry(self.light.linear(signal_bchw))
-        return torch.cat([photometry_bf, self.trunk(self.light.standardised(signal_bchw))], 1)
+        found = [photometry_bf, self.trunk(self.light.standardised(signal_bchw))]
+        if self.reddening:
+            found.append(self.reddening(observed.ebv_b))
+        return torch.cat(found, 1)
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
         """Logits (m, b, z) from features."""

@@ -1,10 +1,22 @@
 """What every network has in common. Legend: b image, c channel, h row, w column, f feature, m member, z bin."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import nn
+
+
+class Observed(NamedTuple):
+    """What a network is given of some galaxies, on its device."""
+
+    images_bchw: torch.Tensor  # as stored
+    ebv_b: torch.Tensor  # Galactic reddening E(B-V), mag; NaN where unknown
+
+    @classmethod
+    def without_reddening(cls, images_bchw: torch.Tensor) -> Self:
+        """Images of galaxies whose reddening nobody knows."""
+        return cls(images_bchw, torch.full((len(images_bchw),), torch.nan, device=images_bchw.device))
 
 
 class Network(nn.Module, ABC):
@@ -14,22 +26,27 @@ class Network(nn.Module, ABC):
     bfloat16_on_cpu: ClassVar[bool] = False
     recorded_on_gpu: ClassVar[bool] = False
 
+    @property
+    def uses_reddening(self) -> bool:
+        """Whether E(B-V) makes a difference to its answers."""
+        return False
+
     @abstractmethod
-    def features(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """(b, f) from images as stored: what the head sees, by which unfamiliar images are told."""
+    def features(self, observed: Observed) -> torch.Tensor:
+        """What the head sees, (b, f), by which unfamiliar galaxies are told."""
 
     @abstractmethod
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
         """Logits (m, b, z) of a binned head with m members, or redshifts (b,) of a regression."""
 
-    def prepare(self, images_bchw: torch.Tensor) -> None:
-        """Measure what it needs on training images, once, before training; nothing for most."""
+    def prepare(self, observed: Observed) -> None:
+        """Measure what it needs on training galaxies, once, before training; nothing for most."""
 
     def answer_float32(self, features_bf: torch.Tensor) -> torch.Tensor:
         """The head's answer, in float32 also where features come from bfloat16: a redshift needs more than 8 bits."""
         with torch.autocast(features_bf.device.type, enabled=False):
             return self.answer(features_bf.float())
 
-    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """Images (b, c, h, w) as stored -> the head's answer."""
-        return self.answer_float32(self.features(images_bchw))
+    def forward(self, images_bchw: torch.Tensor, ebv_b: torch.Tensor) -> torch.Tensor:
+        """The fields of Observed -> the head's answer."""
+        return self.answer_float32(self.features(Observed(images_bchw, ebv_b)))

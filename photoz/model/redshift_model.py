@@ -1,4 +1,4 @@
-"""A trained model: network, bins, calibration and familiarity, and how they turn images into PDFs.
+"""A trained model: network, bins, calibration and familiarity, and how they turn galaxies' images into PDFs.
 
 Legend: b image, c channel, h row, w column, z redshift bin, f feature.
 """
@@ -16,7 +16,7 @@ from photoz.model.calibration import Calibration
 from photoz.model.devices import autocast
 from photoz.model.familiarity import Familiarity
 from photoz.model.names import Recipe
-from photoz.model.network import Network
+from photoz.model.network import Network, Observed
 from photoz.model.orientation import turned
 from photoz.model.registry import ImageShape
 from photoz.model.residuals import ResidualSpread
@@ -55,20 +55,21 @@ class RedshiftModel:
 
 
 def ask(
-    network: Network, batches: Iterable[torch.Tensor], orientations: Sequence[int] = (0,), at_once: int = 1
+    network: Network, batches: Iterable[Observed], orientations: Sequence[int] = (0,), at_once: int = 1
 ) -> NetworkOutput:
-    """Run the network in evaluation mode over batches of images (b, c, h, w) on its device, some at a time.
+    """Run the network in evaluation mode over batches on its device, some at a time.
 
     Answers are means over the images in these orientations, of which the first one's features are given.
     """
     network.eval()
 
     @torch.inference_mode()
-    def ask_one(images_bchw: torch.Tensor) -> tuple[Floats, Floats]:
+    def ask_one(observed: Observed) -> tuple[Floats, Floats]:
         found = []
-        with autocast(images_bchw.device, network.bfloat16_on_cpu):
+        with autocast(observed.images_bchw.device, network.bfloat16_on_cpu):
             for orientation in orientations:
-                features_bf = network.features(turned(images_bchw, orientation) if orientation else images_bchw)
+                turned_bchw = turned(observed.images_bchw, orientation) if orientation else observed.images_bchw
+                features_bf = network.features(observed._replace(images_bchw=turned_bchw))
                 found.append((masses_of(network.answer_float32(features_bf)), features_bf))
         answer = torch.stack([answer for answer, _ in found]).mean(0)
         return _as_floats(answer), _as_floats(found[0][1].float())

@@ -140,7 +140,7 @@ def _check_sizes(image: ImageShape, bins: RedshiftBins, scaling: InputScaling, s
         raise ValueError(f"{bins.count} redshift bins, at most {MOST_IN_A_SIZE}")
     for name, value in sizes.items():
         values = value if isinstance(value, list) else [value]
-        right = all(type(one) in (int, float) and 0 <= one <= MOST_IN_A_SIZE for one in values)
+        right = all(type(one) in (bool, int, float) and 0 <= one <= MOST_IN_A_SIZE for one in values)
         if not right or len(values) > MOST_IN_A_LIST:
             raise ValueError(f"architecture: {name} = {str(value)[:60]}")
     if (sizes.get("height", image.height), sizes.get("width", image.width)) != (image.height, image.width):

@@ -34,7 +34,7 @@ def ask_on_first(
             yield part
 
     if world.rank == 0:
-        return ask(network, (images_bchw for images_bchw, _ in pixels.batches(agreed())))
+        return ask(network, (observed for observed, _ in pixels.batches(agreed())))
     for _ in agreed():
         pass
     return None

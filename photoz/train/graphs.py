@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import torch
 
-# Changes the weights by a batch of images (b, c, h, w) and redshifts (b,), both on the device; returns the loss.
-Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from photoz.model.network import Observed
+
+# Changes the weights by a batch and its redshifts (b,), both on the device; returns the loss.
+Step = Callable[[Observed, torch.Tensor], torch.Tensor]
 
 _AS_IS = 3  # steps of each batch size before it is recorded: libraries choose kernels and set themselves up in them
 
@@ -26,16 +28,16 @@ class RecordedSteps:
         self._taken: Counter[int] = Counter()
         self._graphs: dict[int, _Recorded] = {}
 
-    def __call__(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
+    def __call__(self, observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
         """Take the step; its loss is good until the next step."""
         size = len(z_spec_b)
         if size in self._graphs:
-            return self._graphs[size].play(images_bchw, z_spec_b)
+            return self._graphs[size].play(observed, z_spec_b)
         if self._taken[size] < _AS_IS:
             self._taken[size] += 1
-            return self._step(images_bchw, z_spec_b)
-        self._graphs[size] = _Recorded(self._step, images_bchw, z_spec_b, next(iter(self._graphs.values()), None))
-        return self._graphs[size].play(images_bchw, z_spec_b)
+            return self._step(observed, z_spec_b)
+        self._graphs[size] = _Recorded(self._step, observed, z_spec_b, next(iter(self._graphs.values()), None))
+        return self._graphs[size].play(observed, z_spec_b)
 
 
 class _Recorded:
@@ -44,17 +46,16 @@ class _Recorded:
     What it computes on the way lies where `other` keeps the same: batch sizes take turns.
     """
 
-    def __init__(
-        self, step: Step, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, other: "_Recorded | None"
-    ) -> None:
-        self._images_bchw, self._z_spec_b = torch.empty_like(images_bchw), torch.empty_like(z_spec_b)
+    def __init__(self, step: Step, observed: Observed, z_spec_b: torch.Tensor, other: "_Recorded | None") -> None:
+        self._seen, self._z_spec_b = Observed(*map(torch.empty_like, observed)), torch.empty_like(z_spec_b)
         self._graph = torch.cuda.CUDAGraph()
         pool = other._graph.pool() if other else None
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._loss = step(self._images_bchw, self._z_spec_b)
+            self._loss = step(self._seen, self._z_spec_b)
 
-    def play(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
-        self._images_bchw.copy_(images_bchw)
+    def play(self, observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
+        for own, given in zip(self._seen, observed, strict=True):
+            own.copy_(given)
         self._z_spec_b.copy_(z_spec_b)
         self._graph.replay()
         return self._loss

@@ -1,4 +1,4 @@
-"""Batches of training images on the device. Legend: b image, c channel, h row, w column."""
+"""Batches of training galaxies on the device. Legend: b image, c channel, h row, w column."""
 
 from collections.abc import Iterable, Iterator
 from itertools import tee
@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from photoz.data.batches import numbers_on, on_device, picked
 from photoz.data.decode import Indices
 from photoz.data.image_set import DecodedImages
+from photoz.data.layout import reddening_of
 from photoz.data.resident import ResidentImages
+from photoz.model.network import Observed
 from photoz.train.sample import Labelled
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # images (b, c, h, w) as stored, and redshifts (b,), on the device
+Batch = tuple[Observed, torch.Tensor]  # with redshifts (b,), on the device
 
 
 class Pixels:
-    """A split's images and redshifts: there already where they are resident, else copied a batch at a time."""
+    """A split's galaxies: images there already where they are resident, else copied a batch at a time."""
 
     def __init__(self, labelled: Labelled, device: torch.device) -> None:
         self._images, self._device = labelled.images, device
         self.z_spec_b = torch.from_numpy(labelled.z_spec.astype(np.float32)).to(device)
+        self._ebv_b = torch.from_numpy(reddening_of(labelled.images.table)).to(device)
 
     def __len__(self) -> int:
         return len(self.z_spec_b)
@@ -35,7 +38,7 @@ class Pixels:
         if isinstance(self._images, ResidentImages):
             for part in parts:
                 numbers = numbers_on(self._device, part)
-                yield self._images.take_bchw(numbers), self.z_spec_b[numbers]
+                yield self._with_the_rest(self._images.take_bchw(numbers), numbers)
             return
         asked, wanted = tee(parts)
         on_gpu = self._device.type == "cuda"
@@ -45,4 +48,7 @@ class Pixels:
             else self._images.batches(wanted)
         )
         for part, images_bchw in zip(asked, on_device(made, self._device), strict=True):
-            yield images_bchw, self.z_spec_b[numbers_on(self._device, part)]
+            yield self._with_the_rest(images_bchw, numbers_on(self._device, part))
+
+    def _with_the_rest(self, images_bchw: torch.Tensor, numbers: torch.Tensor) -> Batch:
+        return Observed(images_bchw, self._ebv_b[numbers]), self.z_spec_b[numbers]

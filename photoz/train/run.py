@@ -14,7 +14,7 @@ from photoz.errors import BadInput, Preempted
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import Recipe
-from photoz.model.network import Network
+from photoz.model.network import Network, Observed
 from photoz.runtime import World, stop_requested
 from photoz.train import distributed
 from photoz.train.asking import ask_on_first, in_batches
@@ -122,15 +122,15 @@ class Run:
         network.train()
         self.clock.start()
         wanted = self.plan.batches(at.epoch, at.step)
-        for images_bchw, z_spec_b in self.problem.train.batches(wanted):
+        for observed, z_spec_b in self.problem.train.batches(wanted):
             self.clock.lap("data_wait")
             bar.advance(self.plan.step_size(at.step))
-            self._step(network, images_bchw, z_spec_b)
+            self._step(network, observed, z_spec_b)
             self._note(bar)
         for part, seconds in self.clock.seconds.items():
             self.spent[part] = self.spent.get(part, 0.0) + seconds
 
-    def _step(self, network: torch.nn.Module, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> None:
+    def _step(self, network: torch.nn.Module, observed: Observed, z_spec_b: torch.Tensor) -> None:
         """One optimizer step. Nothing in it waits for the device, unless it is a step with a look.
 
         Raises Preempted at a stop, and BadInput after a loss that is no number.
@@ -138,15 +138,15 @@ class Run:
         at, recipe, world = self.progress, self.problem.recipe, self.problem.world
         generator = self._seeded()
         if recipe.augment:
-            images_bchw = turn_at_random(images_bchw, generator, recipe.shift_px)
+            observed = observed._replace(images_bchw=turn_at_random(observed.images_bchw, generator, recipe.shift_px))
         rate = learning_rate(recipe, at.steps_done, self.steps)
         set_rate(self.optimizer, rate)
         # The mean over ranks is to be the mean over galaxies, also where one rank has a galaxy more than another.
         weight = len(z_spec_b) * world.size / self.plan.step_size(at.step)
         if self._recorded:
-            loss = self._recorded(images_bchw, z_spec_b)
+            loss = self._recorded(observed, z_spec_b)
         else:
-            loss = self._backward(network, images_bchw, z_spec_b, weight)
+            loss = self._backward(network, observed, z_spec_b, weight)
         self._unseen.append((loss * len(z_spec_b), len(z_spec_b)))
         looks = (at.step + 1) % self.look_every == 0 or at.step + 1 == self.plan.steps
         told = self._to_tell() if looks else []
@@ -164,9 +164,9 @@ class Run:
             self._save()
         self.clock.lap("rest")
 
-    def _whole_step(self, images_bchw: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
+    def _whole_step(self, observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
         """Gradients of a batch and what the weights make of them; returns the mean loss."""
-        loss = self._backward(self.network, images_bchw, z_spec_b, 1.0)
+        loss = self._backward(self.network, observed, z_spec_b, 1.0)
         self._change_weights()
         return loss
 
@@ -176,18 +176,18 @@ class Run:
         self.optimizer.step()
 
     def _backward(
-        self, network: torch.nn.Module, images_bchw: torch.Tensor, z_spec_b: torch.Tensor, weight: float
+        self, network: torch.nn.Module, observed: Observed, z_spec_b: torch.Tensor, weight: float
     ) -> torch.Tensor:
         """Gradients of the mean loss times `weight`, some images at a time if so asked; returns the mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = -(-len(z_spec_b) // (self.rules.micro_batch or len(z_spec_b)))
         total = torch.zeros((), device=self.problem.device)
-        chunks = list(zip(images_bchw.tensor_split(parts), z_spec_b.tensor_split(parts), strict=True))
-        for number, (images, z_spec) in enumerate(chunks, 1):
+        chunks = list(zip(*(values.tensor_split(parts) for values in (*observed, z_spec_b)), strict=True))
+        for number, (images, ebv, z_spec) in enumerate(chunks, 1):
             # With several CUDA devices gradients travel during the last backward pass only.
             with distributed.gradients_kept_here(network, number < len(chunks)):
                 with autocast(self.problem.device, self.network.bfloat16_on_cpu):
-                    answer = network(images)
+                    answer = network(images, ebv)
                 share = len(z_spec) / len(z_spec_b)
                 loss = self.loss(answer, z_spec)
                 (loss * (share * weight)).backward()  # type: ignore[no-untyped-call]
