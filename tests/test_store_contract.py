@@ -1,5 +1,6 @@
 """What every backend of the object store must do; run on a folder and on a real S3 server."""
 
+import errno
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -138,3 +139,20 @@ def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path: Path, monke
     assert store.get("a/b") == b"here"
     with pytest.raises(BadInput, match="the store needs a folder of its own"):
         store.put("a/b/c", b"there")
+
+
+def test_a_folder_that_comes_and_goes_between_two_looks_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, folder, seen = os.stat, tmp_path / "store" / "a", iter([False, True, False])
+
+    def now_and_then(path: object, **options: object) -> os.stat_result:
+        if path == folder and not next(seen, True):
+            raise FileNotFoundError(errno.ENOENT, "gone", str(path))
+        return look(path, **options)  # type: ignore[arg-type]
+
+    folder.mkdir(parents=True)
+    store = open_store(str(tmp_path / "store"))
+    monkeypatch.setattr(os, "stat", now_and_then)
+    store.put("a/b", b"here")
+    assert store.get("a/b") == b"here"

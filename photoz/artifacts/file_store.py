@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -125,9 +126,17 @@ def _make_folder(folder: Path) -> None:
         try:
             return folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
+            if any(map(_is_file, (folder, *folder.parents))):
                 raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed") from error
             # A folder stood there, and another process's `delete` has removed it before mkdir looked what it is.
+
+
+def _is_file(path: Path) -> bool:
+    """Whether something other than a folder stands there, in one look: a folder may come and go between two."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _write_durably(path: Path, source: bytes | Path) -> None:
