@@ -223,7 +223,7 @@ def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     network, bins = case.network(labelled, bench.device)
     parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // LARGE_BATCH))
     batches = [Pixels(labelled, bench.device).take(part)[0] for part in parts]
-    needed = flops(case, network.eval(), bins, batches[0], training=False)
+    needed = flops(case, network.eval(), bins, Pixels(labelled, bench.device).take(np.arange(32))[0], training=False)
     rate = len(labelled) / bench.seconds(lambda: ask(network, batches))
     return f"inference, {case}, the network alone", f"{limits.flops / needed:.0f}", "", f"{rate:.0f}"
 

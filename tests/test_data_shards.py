@@ -4,6 +4,7 @@ import multiprocessing
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from photoz.artifacts import Artifact, Ref, cache, load, open_store
 from photoz.data import Images, ShardSet, image_set, open_shards
 from photoz.data.batches import to_device
+from photoz.data.layout import reddening_of
 from photoz.data.memory import available_bytes
 from photoz.errors import BadFormat, BadInput, TryAgain
 from photoz.runtime import World, cache_folder
@@ -197,6 +199,21 @@ def test_an_index_that_does_not_fit_its_images_is_refused(jpegs: Artifact) -> No
         open_shards(jpegs).read_shard("test-000000")
     with pytest.raises(BadFormat, match="has 10 rows, not 3"):
         shards.read_images("test-000000", np.empty((3, 64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("values", [["0.1"] * 5, [2**60] * 5])
+def test_an_index_whose_columns_are_of_other_types_is_refused(values: list[object], tmp_path: Path) -> None:
+    table = files_table(tmp_path, write_jpegs(tmp_path, 5), ebv=pa.array(values))
+    shards = make_shards(save_catalog(tmp_path / "store", table, tmp_path), ShardSettings())
+    with pytest.raises(BadFormat, match=r"train-000000\.index\.parquet: column ebv holds .*, expected decimal numbers"):
+        open_shards(shards).table("train")
+
+
+def test_reddening_is_nan_wherever_it_is_not_known() -> None:
+    odd = pa.chunked_array([[None, 0.25], [float("nan"), float("inf"), 1e300, -0.01]])
+    np.testing.assert_allclose(reddening_of(pa.table({"ebv": odd})), [np.nan, 0.25, np.nan, np.nan, np.nan, -0.01])
+    for table in (pa.table({"ebv": pa.nulls(2)}), pa.table({"ra": [1.0, 2.0]})):
+        np.testing.assert_array_equal(reddening_of(table), np.full(2, np.nan, np.float32))
 
 
 def test_batches_reach_the_device_channels_last_in_their_own_type(jpegs: Artifact, arrays: Artifact) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -196,8 +197,10 @@ def test_pixels_hand_out_images_with_their_own_redshifts(shards: Artifact, whole
     _, kept = ours(shards)
     z = np.arange(len(kept), dtype=np.float64)
     for images in (kept, streamed(shards, 0)):
+        images.table = images.table.append_column("ebv", pa.array(z / 1000))
         pixels = Pixels(Labelled(images, z), CPU)
         parts = list(EpochPlan(len(kept), 10).batches(0))
-        for part, ((batch, _), redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
+        for part, ((batch, ebv), redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
             assert np.array_equal(batch.numpy(), whole[part])
             assert redshifts.tolist() == part.tolist()
+            np.testing.assert_allclose(ebv.numpy(), part / 1000)

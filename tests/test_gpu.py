@@ -106,7 +106,9 @@ def run_on(
     images, z = drawn_galaxies(300, (3, 32, 32), "uint8")
     bins, scaling = RedshiftBins.covering(z, 40), InputScaling.of(images)
     layout = ImageFormat(format="npy", channels=3, height=32, width=32, dtype="uint8", source="files")
-    pixels = Pixels(Labelled(DecodedImages(images, pa.table({"z_spec": z}), layout), z), device)
+    rows = pa.table({"z_spec": z, "ebv": np.random.default_rng(0).uniform(0, 0.2, len(z))})
+    z += rows["ebv"].to_numpy()  # which the images don't show
+    pixels = Pixels(Labelled(DecodedImages(images, rows, layout), z), device)
     torch.manual_seed(0)
     network = build_network(name, design(name, ImageShape(3, 32, 32), bins, recipe), scaling)
     network.to(device).prepare(pixels.take(np.arange(300))[0])
@@ -134,6 +136,7 @@ def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
     relative, absolute = (0.02, 0.0) if name == APERTURE_CNN else (0.2, 1e-3)
     np.testing.assert_allclose(found, expected, rtol=relative, atol=absolute)
     assert found[-1] < 0.8 * found[0]
+    assert recorded.network.uses_reddening == (name == APERTURE_CNN)
 
 
 def test_a_training_goes_on_from_its_checkpoint(device: torch.device) -> None:

@@ -42,7 +42,7 @@ def learn(world: World, micro_batch: int | None = None, look_every: int = 1, epo
     images, z = drawn_galaxies(GALAXIES, (3, SIDE_PX, SIDE_PX), "uint8")
     layout = ImageFormat(format="jpg", channels=3, height=SIDE_PX, width=SIDE_PX, dtype="uint8", source="files")
     stored = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    pixels = Pixels(Labelled(DecodedImages(stored, pa.table({"z_spec": z}), layout), z), CPU)
+    pixels = Pixels(Labelled(DecodedImages(stored, pa.table({"z_spec": z, "ebv": z[::-1] / 5}), layout), z), CPU)
     recipe = replace(recipe_for(APERTURE_CNN, 8000), epochs=epochs, batch_size=20, augment=False, members=1)
     bins = RedshiftBins.covering(z, 40)
     torch.manual_seed(0)

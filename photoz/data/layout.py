@@ -17,6 +17,8 @@ from photoz.errors import BadFormat
 FAILURES = "failures.parquet"
 ALL = "all"  # the split of galaxies that have none, and the word for every shard there is
 MOST_VALUES = 2**26  # of one image, as 8192 x 8192: more is no stamp of a galaxy
+_COMPUTED_WITH = {"object_id", "ra", "dec", "z_spec", "ebv"}
+_MOST_REDDENING = 1000.0  # mag: more, or an infinite one, is no measurement
 DTYPES = {"uint8": "|u1", "int16": "<i2", "float32": "<f4"}
 
 MEMBER_COLUMNS = ("key", "offset", "length", "json_offset", "json_length")
@@ -48,12 +50,25 @@ def index_name(shard: str) -> str:
     return f"{shard}.index.parquet"
 
 
+def check_columns(rows: pa.Table, where: str) -> None:
+    """Raise BadFormat unless the columns of an index that are computed with are of the catalogue's types."""
+    for name in _COMPUTED_WITH.intersection(rows.column_names):
+        kind = rows[name].type
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        is_number = pa.types.is_floating(kind) or pa.types.is_null(kind)
+        if not (is_text if name == "object_id" else is_number):
+            expected = "text" if name == "object_id" else "decimal numbers"
+            raise BadFormat(
+                f"{where}: column {name} holds {str(kind)[:60]}, expected {expected}; make the shards again"
+            )
+
+
 def reddening_of(rows: pa.Table) -> NDArray[np.float32]:
     """Galactic reddening E(B-V) of an index's rows, mag, (b,); NaN where unknown."""
     if "ebv" not in rows.column_names:
         return np.full(len(rows), np.nan, np.float32)
-    known = pc.fill_null(pc.cast(rows["ebv"], pa.float32()), float("nan"))
-    return np.array(known.to_numpy())  # a copy: arrow's own can't be written to
+    ebv = pc.cast(rows["ebv"], pa.float64()).to_numpy(zero_copy_only=False)
+    return np.where(np.abs(ebv) < _MOST_REDDENING, ebv, np.nan).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

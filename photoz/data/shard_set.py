@@ -16,7 +16,7 @@ from photoz.artifacts import Artifact
 from photoz.data.decode import MOST_THREADS, Members, Stored, as_bchw, decode_members, stored_shape
 from photoz.data.decoders import Decoders
 from photoz.data.image_set import DecodedImages, Images, Place, StreamedImages, choose_place, decoded
-from photoz.data.layout import ALL, MEMBER_COLUMNS, ImageFormat, index_name, split_of, tar_name
+from photoz.data.layout import ALL, MEMBER_COLUMNS, ImageFormat, check_columns, index_name, split_of, tar_name
 from photoz.data.locations import Locations, allow_open_files
 from photoz.data.workers import usual_workers
 from photoz.errors import BadFormat, BadInput
@@ -90,6 +90,7 @@ class ShardSet:
     def rows(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Index rows of one shard: all catalogue columns, or `columns`."""
         table = self.artifact.table(index_name(shard), columns)
+        check_columns(table, f"{self.artifact.ref}: {index_name(shard)}")
         return table if columns else table.drop_columns(list(MEMBER_COLUMNS))
 
     def read_shard(self, shard: str) -> ShardBatch:

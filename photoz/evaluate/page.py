@@ -131,7 +131,7 @@ def _comparison_note(scores: Scores, trained_on: int) -> str:
     if scores.reference == "trees_gri":
         return note + "The reference is gradient boosting on g, r, i magnitudes, all the colour that a JPEG holds."
     if scores.reference:
-        why = ", which know what the network sees" if scores.reference == "trees_stamps" else ""
+        why = ", which know the stamps' colours and E(B-V)" if scores.reference == "trees_stamps" else ""
         return (
             note
             + f"The reference is {scores.label_of(scores.reference).lower()}{why}: g, r or i is not in the catalogue."

@@ -27,9 +27,9 @@ class Flag(IntFlag):
     """Bits of the `flags` column: reasons to be wary of a row."""
 
     AT_BIN_EDGE = 1  # the 68 % interval reaches the first or last bin: the true redshift may lie outside
-    UNFAMILIAR = 2  # ood_score beyond OOD_LIMIT: an image unlike those in training
+    UNFAMILIAR = 2  # ood_score beyond OOD_LIMIT: a galaxy that the model sees as unlike those in training
     BLANK = 4  # every pixel has the same value: there is nothing to see
-    NO_REDDENING = 8  # E(B-V) is unknown, and the model wants it: its average training galaxy's was taken
+    NO_REDDENING = 8  # E(B-V) is unknown, and the model uses it: the mean of its training galaxies was taken
 
 
 _FLAG_TEXT = (
@@ -105,7 +105,12 @@ def prediction_schema(bins: RedshiftBins, model_sha256: str) -> pa.Schema:
         _field("dec", pa.float64(), "deg", "declination, ICRS"),
         *(_field(name, pa.float64(), "1", text) for name, text in redshift.items()),
         _field("pdf", pa.list_(pa.float16(), bins.count), "1", "probability in each redshift bin; see pdf_edges"),
-        _field("ood_score", pa.float32(), "1", "distance from training images; > 1 for 1 in 100 of validation"),
+        _field(
+            "ood_score",
+            pa.float32(),
+            "1",
+            "distance from training galaxies, as the model sees them; > 1 for 1 in 100 of validation",
+        ),
         _field("flags", pa.int32(), "", _FLAG_TEXT),
         _field("z_spec", pa.float64(), "1", "spectroscopic redshift, null where unknown"),
     ]

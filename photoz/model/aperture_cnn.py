@@ -47,7 +47,7 @@ class ApertureShape:
         if "stride" not in plain:  # as models had it before they kept it
             smaller = min(plain["height"], plain["width"])
             plain["stride"] = 1 if smaller < 48 else 2 if smaller < 112 else 4
-        plain.setdefault("reddening", False)  # as before it was asked for
+        plain.setdefault("reddening", False)  # models of before were not told it
         return cls(**plain)
 
 
@@ -218,14 +218,14 @@ class ApertureCNN(Network):
 
     @property
     def uses_reddening(self) -> bool:
-        """Not if it is unknown for all training galaxies."""
+        """Not if it is unknown, or the same, for all training galaxies."""
         return self.reddening is not None and bool(self.reddening.per_mag)
 
     def prepare(self, observed: Observed) -> None:
         """Take the scale of each photometric feature, and of E(B-V), from training galaxies, before training starts."""
         with torch.no_grad():
             self.photometry.standardise_by(self.light.linear(self.light.signal(observed.images_bchw)))
-            if self.reddening:
+            if self.reddening is not None:
                 self.reddening.standardise_by(observed.ebv_b)
 
     def features(self, observed: Observed) -> torch.Tensor:
@@ -234,7 +234,7 @@ class ApertureCNN(Network):
         with torch.autocast(signal_bchw.device.type, enabled=False):  # magnitudes need more than bfloat16's 8 bits
             photometry_bf = self.photometry(self.light.linear(signal_bchw))
         found = [photometry_bf, self.trunk(self.light.standardised(signal_bchw))]
-        if self.reddening:
+        if self.reddening is not None:
             found.append(self.reddening(observed.ebv_b))
         return torch.cat(found, 1)
 

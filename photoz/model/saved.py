@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION, FAMILIARITY = "weights.safetensors", "model.json", "familiarity.safetensors"
 MOST_DESCRIPTION_BYTES = 2**20
 MOST_PIXELS, MOST_IN_A_SIZE, MOST_IN_A_LIST = 2**26, 2**16, 64  # of an image; of any number in `architecture`
+SWITCHES = ("reddening",)  # in the architecture; all else there is numbers
 _COUNTER = "num_batches_tracked"  # batch norms carry it, and don't use it
 
 
@@ -140,7 +141,8 @@ def _check_sizes(image: ImageShape, bins: RedshiftBins, scaling: InputScaling, s
         raise ValueError(f"{bins.count} redshift bins, at most {MOST_IN_A_SIZE}")
     for name, value in sizes.items():
         values = value if isinstance(value, list) else [value]
-        right = all(type(one) in (bool, int, float) and 0 <= one <= MOST_IN_A_SIZE for one in values)
+        numbers = all(type(one) in (int, float) and 0 <= one <= MOST_IN_A_SIZE for one in values)
+        right = type(value) is bool if name in SWITCHES else numbers
         if not right or len(values) > MOST_IN_A_LIST:
             raise ValueError(f"architecture: {name} = {str(value)[:60]}")
     if (sizes.get("height", image.height), sizes.get("width", image.width)) != (image.height, image.width):

@@ -135,6 +135,7 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     network = build_network(blueprint.name, blueprint.sizes, scaling)
     problem = Problem(pixels, Pixels(val, device), bins, task.recipe, settings.seed, device, world)
     network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
+    log.info("Galactic reddening E(B-V): %s", "told to the network" if network.uses_reddening else "not used")
     run = Run(problem, network, lambda state: kept.save(state.progress.steps_done, state.encode()), rules)
     saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None
     saved = distributed.from_first(saved, world, device)
