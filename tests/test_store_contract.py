@@ -141,6 +141,30 @@ def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path: Path, monke
         store.put("a/b/c", b"there")
 
 
+def test_a_folder_whose_parent_goes_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, folder, times = os.mkdir, tmp_path / "store" / "a" / "b", iter(range(4))
+
+    def parent_gone(path: Path, *mode: int) -> None:
+        if path == folder and next(times, None) is not None:
+            raise FileNotFoundError(errno.ENOENT, "gone", str(path))
+        make(path, *mode)
+
+    store = open_store(str(tmp_path / "store"))
+    monkeypatch.setattr(os, "mkdir", parent_gone)
+    store.put("a/b/c", b"here")
+    assert store.get("a/b/c") == b"here" and next(times, None) is None
+
+
+def test_a_link_that_leads_nowhere_in_a_folders_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a").symlink_to(tmp_path / "nowhere")
+    store = open_store(str(tmp_path / "store"))
+    with pytest.raises(BadInput, match="something else stands where a folder is needed"):
+        store.put("a/b/c", b"here")
+
+
 def test_a_folder_that_comes_and_goes_between_two_looks_is_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from photoz.errors import BadInput, TryAgain
 
 TEMPORARY = ".tmp-"
 _CHUNK = 2**20
+_TRIES = 1000  # a link that leads nowhere is met again each time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -122,13 +123,17 @@ class FileStore:
 
 
 def _make_folder(folder: Path) -> None:
-    while True:
+    """Make it and its parents, however often another process's `delete` removes some of them, then empty, meanwhile."""
+    for left in reversed(range(_TRIES)):
         try:
-            return folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            if any(map(_is_file, (folder, *folder.parents))):
-                raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed") from error
-            # A folder stood there, and another process's `delete` has removed it before mkdir looked what it is.
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except FileExistsError as error:  # unless it has gone again before mkdir looked what it is
+            if not left or any(map(_is_file, (folder, *folder.parents))):
+                raise NotADirectoryError(errno.ENOTDIR, "something else stands where a folder is needed") from error
+        except FileNotFoundError:  # a parent has gone
+            if not left:
+                raise
 
 
 def _is_file(path: Path) -> bool:
