@@ -32,7 +32,6 @@ from photoz.artifacts import Artifact, Destination, Ref, load
 from photoz.data import ImageFormat, Images, open_shards
 from photoz.data.batches import to_device
 from photoz.data.image_set import DecodedImages
-from photoz.data.layout import reddening_of
 from photoz.infer import InferSettings, infer_redshifts
 from photoz.infer.rows import as_parquet
 from photoz.model.bins import RedshiftBins
@@ -49,7 +48,7 @@ from photoz.train.losses import BinnedLoss, Loss, squared_error
 from photoz.train.optimizer import make_optimizer
 from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run
-from photoz.train.sample import Labelled
+from photoz.train.sample import Labelled, load_labelled
 from tests.shards_support import files_table, make_shards, save_catalog
 from tests.training_support import drawn_galaxies
 
@@ -70,10 +69,9 @@ def fresh(
     """An untrained network for such images."""
     bins = RedshiftBins.covering(np.array([0.02, 0.4]), 200)
     shape = ImageShape(images.image.channels, side_px, side_px)
-    scaling = InputScaling.of(images.take_bchw(np.arange(min(len(images), 256))))
-    network = build_network(name, design(name, shape, bins, recipe), scaling)
-    some = to_device(images.take_bchw(np.arange(min(len(images), 256))), device)
-    network.to(device).prepare(Observed.without_reddening(some))
+    some = images.take_bchw(np.arange(min(len(images), 256)))
+    network = build_network(name, design(name, shape, bins, recipe), InputScaling.of(some))
+    network.to(device).prepare(Observed.without_reddening(to_device(some, device)))
     return network.to(memory_format=torch.channels_last), bins  # type: ignore[call-overload]
 
 
@@ -154,15 +152,13 @@ def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> lis
     train_once(shards, name)
     model = load(shards.store, Ref("model", name))
     trained = load_model(model, CPU)
-    images = open_shards(shards).load("train", "memory")
+    images = Pixels(load_labelled(open_shards(shards), "train", "memory"), CPU)
     settings = InferSettings(split="train", device="cpu")
     number = count()
 
     def bare(batch_size: int) -> Callable[[], None]:
         parts = np.array_split(np.arange(len(images)), -(-len(images) // batch_size))
-        ebv_b = torch.from_numpy(reddening_of(images.table))
-        found = zip(parts, images.batches(parts), strict=True)
-        batches = [Observed(to_device(images_bchw.copy(), CPU), ebv_b[part]) for part, images_bchw in found]
+        batches = [observed for observed, _ in images.batches(parts)]
 
         def run() -> None:
             torch.set_num_threads(usable_cores())

@@ -5,7 +5,8 @@
 Draws the embedded sky's galaxies as 128x128x3 JPEGs, as SkyServer gives them, and as 64x64x5 stamps (u to z,
 nanomaggies). Each network trains on each kind for about so many seconds, timed on one epoch's steps before: the number
 of epochs follows, at least one; or for `--epochs`. With `--seeds` figures are means over so many trainings, and the
-standard deviation of one. The images are simulated, so small differences say nothing about the sky.
+standard deviation of one. Only aperture-cnn is told E(B-V). The images are simulated,
+so small differences say nothing about the sky.
 """
 
 import argparse

@@ -47,14 +47,14 @@ class _Recorded:
     """
 
     def __init__(self, step: Step, observed: Observed, z_spec_b: torch.Tensor, other: "_Recorded | None") -> None:
-        self._seen, self._z_spec_b = Observed(*map(torch.empty_like, observed)), torch.empty_like(z_spec_b)
+        self._observed, self._z_spec_b = Observed(*map(torch.empty_like, observed)), torch.empty_like(z_spec_b)
         self._graph = torch.cuda.CUDAGraph()
         pool = other._graph.pool() if other else None
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._loss = step(self._seen, self._z_spec_b)
+            self._loss = step(self._observed, self._z_spec_b)
 
     def play(self, observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
-        for own, given in zip(self._seen, observed, strict=True):
+        for own, given in zip(self._observed, observed, strict=True):
             own.copy_(given)
         self._z_spec_b.copy_(z_spec_b)
         self._graph.replay()
