@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ from photoz.data.image_set import DecodedImages
 from photoz.data.resident import ResidentImages
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
-from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
+from photoz.model.names import APERTURE_CNN, MENKO2024, TORCHVISION, Recipe, recipe_for
 from photoz.model.network import Network, Observed
 from photoz.model.redshift_model import ask
 from photoz.runtime import World, usable_cores
@@ -173,6 +174,12 @@ class Case:
 
 
 CASES = (Case(MENKO2024, 3, 128, "uint8"), Case(APERTURE_CNN, 5, 64, "float32"))
+
+
+def backbones() -> list[str]:
+    """Some of torchvision's networks, where it is installed."""
+    some = ("resnet18", "convnext_tiny", "efficientnet_v2_s")
+    return [TORCHVISION + name for name in some] if find_spec("torchvision") else []
 
 
 def resident(labelled: Labelled, device: torch.device) -> Labelled:
@@ -348,6 +355,7 @@ def main() -> None:
             lambda case=case: [inference_row(case, bench, limits), copy_row(case, bench, limits)],  # type: ignore[misc]
         ]
     figures += [partial(step_rows, case, bench, options.compiled) for case in CASES]
+    figures += [partial(step_rows, Case(name, 3, 128, "uint8"), bench, False) for name in backbones()]
     figures += [lambda: [decode_row(bench)]]
     figures += [
         partial(infer_rows, case.name, case.side_px, bench.images, bench.device.type, bench.rounds) for case in CASES

@@ -1,12 +1,13 @@
 """Networks beside one another on images of two kinds: how good each is after the same time of training.
 
     python -m benchmarks.networks [--galaxies 10000] [--seconds 150 | --epochs N] [--seeds 1] [--only WORDS]
+        [--device cpu]
 
 Draws the embedded sky's galaxies as 128x128x3 JPEGs, as SkyServer gives them, and as 64x64x5 stamps (u to z,
 nanomaggies). Each network trains on each kind for about so many seconds, timed on one epoch's steps before: the number
 of epochs follows, at least one; or for `--epochs`. With `--seeds` figures are means over so many trainings, and the
-standard deviation of one. Only aperture-cnn is told E(B-V). The images are simulated,
-so small differences say nothing about the sky.
+standard deviation of one. Only aperture-cnn is told E(B-V). Some of torchvision's networks are among them where it is
+installed. The images are simulated, so small differences say nothing about the sky.
 """
 
 import argparse
@@ -30,18 +31,19 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.accuracy import photoz_job
+from benchmarks.gpu import backbones, resident
 from photoz.artifacts import Artifact, Ref, load, open_store
 from photoz.data import ImageFormat
 from photoz.data.image_set import DecodedImages
 from photoz.model.aperture_cnn import ApertureCNN, ApertureShape, stem_stride
 from photoz.model.bins import RedshiftBins
-from photoz.model.devices import keep_freed_memory
+from photoz.model.devices import choose_device, keep_freed_memory
 from photoz.model.light import Light
 from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
 from photoz.model.network import Network, Observed
 from photoz.model.redshift_model import ask
-from photoz.model.registry import ImageShape, design
+from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.runtime import World, usable_cores
 from photoz.survey.embedded.population import build_population
@@ -52,7 +54,6 @@ from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import Labelled
 from photoz.train.validation import Validation, validate
 
-CPU = torch.device("cpu")
 KINDS = {"64x64x5": (64, 5), "128x128x3": (128, 3)}
 TIMED_STEPS = 6
 
@@ -93,10 +94,20 @@ class PlainResNet(Network):
 
 @dataclass(frozen=True)
 class Sample:
-    """One kind of images, by split, with redshifts."""
+    """One kind of images, by split, with redshifts; and where networks are to train on them."""
 
-    images: dict[str, DecodedImages]
-    z_spec: dict[str, NDArray[np.float64]]
+    splits: dict[str, Labelled]
+    device: torch.device
+
+    def pixels(self, split: str) -> Pixels:
+        """A split's galaxies, on the device."""
+        labelled = self.splits[split]
+        return Pixels(resident(labelled, self.device) if self.device.type == "cuda" else labelled, self.device)
+
+    @property
+    def bins(self) -> RedshiftBins:
+        """Over the range of the training redshifts."""
+        return RedshiftBins.covering(self.splits["train"].z_spec, 200)
 
 
 def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str, tuple[Recipe, Build]]:
@@ -110,7 +121,7 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
     def aperture(**changes: Any) -> Build:
         return lambda scaling: ApertureCNN(scaling, replace(sizes, **changes))
 
-    return {
+    own = {
         "aperture-cnn (the default)": (ours, aperture()),
         "aperture-cnn, trunk on twice as many pixels a side": (ours, aperture(stride=finer)),
         "aperture-cnn, trunk on half as many pixels a side": (ours, aperture(stride=coarser)),
@@ -123,6 +134,13 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
         "residual network, 32 to 256 wide": (plain, lambda s: PlainResNet(s, bins.count, (32, 64, 128, 256))),
         "menko2024": (reference, Menko2024),
     }
+    return own | {name: backbone(name, shape, bins, galaxies) for name in backbones()}
+
+
+def backbone(name: str, shape: ImageShape, bins: RedshiftBins, galaxies: int) -> tuple[Recipe, Build]:
+    """One of torchvision's, as the train job has it."""
+    recipe = recipe_for(name, galaxies)
+    return recipe, lambda scaling: build_network(name, design(name, shape, bins, recipe), scaling)
 
 
 @dataclass(frozen=True)
@@ -136,39 +154,34 @@ class Trained:
     tested: Validation
 
 
-def run(sample: Sample, train: Labelled, recipe: Recipe, build: Build, seed: int) -> Run:
+def run(sample: Sample, train: Pixels, recipe: Recipe, build: Build, seed: int) -> Run:
     """Train on these, from the split train, and validate on the split val."""
-    whole = Pixels(Labelled(sample.images["train"], sample.z_spec["train"]), CPU)
-    some, _ = whole.take(np.arange(0, len(whole), max(1, len(whole) // 2048)))
+    whole = len(sample.splits["train"])
+    some, _ = sample.pixels("train").take(np.arange(0, whole, max(1, whole // 2048)))
     torch.manual_seed(seed)
-    network = build(InputScaling.of(some.images_bchw.numpy()))
+    network = build(InputScaling.of(some.images_bchw.cpu().numpy())).to(sample.device)
     network.prepare(some)
-    val = Pixels(Labelled(sample.images["val"], sample.z_spec["val"]), CPU)
-    problem = Problem(Pixels(train, CPU), val, bins_of(sample), recipe, seed, CPU, World())
+    problem = Problem(train, sample.pixels("val"), sample.bins, recipe, seed, sample.device, World())
     found = Run(problem, network, lambda state: None, Rules(1e9))
     found.train()
     return found
 
 
-def bins_of(sample: Sample) -> RedshiftBins:
-    """Over the range of the training redshifts."""
-    return RedshiftBins.covering(sample.z_spec["train"], 200)
-
-
 def epochs_for(sample: Sample, recipe: Recipe, build: Build, seconds: float) -> int:
     """How many take about so long, from the speed of a few steps."""
-    train = sample.images["train"]
+    train = sample.splits["train"]
+    assert isinstance(train.images, DecodedImages)
     count = min(TIMED_STEPS * recipe.batch_size, len(train))
-    first = DecodedImages(train.stored[:count], train.table[:count], train.image)
-    short = run(sample, Labelled(first, sample.z_spec["train"][:count]), replace(recipe, epochs=2), build, 0)
+    first = DecodedImages(train.images.stored[:count], train.images.table[:count], train.images.image)
+    few = Pixels(Labelled(first, train.z_spec[:count]), sample.device)
+    short = run(sample, few, replace(recipe, epochs=2), build, 0)
     rate = float(short.progress.timings[-1]["train_images_per_s"])
     return max(1, round(seconds * rate / len(train)))
 
 
 def trained(sample: Sample, recipe: Recipe, build: Build, seed: int, epochs: int) -> Trained:
     """Train for so many epochs, and score the best one's weights."""
-    train = Labelled(sample.images["train"], sample.z_spec["train"])
-    done = run(sample, train, replace(recipe, epochs=epochs), build, seed)
+    done = run(sample, sample.pixels("train"), replace(recipe, epochs=epochs), build, seed)
     rate = statistics.median(row["train_images_per_s"] for row in done.progress.timings)
     parameters = sum(parameter.numel() for parameter in done.network.parameters())
     taken = sum(row["seconds"] for row in done.progress.timings)
@@ -199,9 +212,9 @@ def cells(runs: list[Trained]) -> list[str]:
 
 def score(done: Run, sample: Sample) -> Validation:
     """The best epoch's weights on the test split."""
-    pixels = Pixels(Labelled(sample.images["test"], sample.z_spec["test"]), CPU)
+    pixels = sample.pixels("test")
     batches = (observed for observed, _ in pixels.batches(np.array_split(np.arange(len(pixels)), 20)))
-    return validate(ask(done.best_network(), batches).answer, bins_of(sample), sample.z_spec["test"], 0.0)
+    return validate(ask(done.best_network(), batches).answer, sample.bins, sample.splits["test"].z_spec, 0.0)
 
 
 def trees(catalog: pa.Table, bands: str) -> float:
@@ -241,12 +254,12 @@ def draw_all(kind: str, catalog: pa.Table, folder: Path) -> NDArray[np.generic]:
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
-def sample_of(kind: str, catalog: pa.Table, folder: Path) -> Sample:
+def sample_of(kind: str, catalog: pa.Table, folder: Path, device: torch.device) -> Sample:
     """Images and redshifts by split."""
     side_px, channels = KINDS[kind]
     stored = draw_all(kind, catalog, folder)
     split, z = catalog["split"].to_numpy(), catalog["z_spec"].to_numpy()
-    images, redshifts = {}, {}
+    splits = {}
     for name in ("train", "val", "test"):
         rows = np.flatnonzero(split == name)
         layout = ImageFormat(
@@ -257,9 +270,9 @@ def sample_of(kind: str, catalog: pa.Table, folder: Path) -> Sample:
             dtype=str(stored.dtype),
             source="files",
         )
-        images[name] = DecodedImages(stored[rows], catalog.take(rows), layout)
-        redshifts[name] = np.asarray(z[rows], np.float64)
-    return Sample(images, redshifts)
+        images = DecodedImages(stored[rows], catalog.take(rows), layout)
+        splits[name] = Labelled(images, np.asarray(z[rows], np.float64))
+    return Sample(splits, device)
 
 
 def galaxies(folder: Path, count: int) -> pa.Table:
@@ -278,6 +291,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", default="", help="networks whose name holds these words")
+    parser.add_argument("--device", default="cpu", choices=["cuda", "cpu"])
     parser.add_argument("--folder", type=Path, default=Path("build/networks"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -285,13 +299,14 @@ def main() -> None:
     keep_freed_memory()
     catalog = galaxies(options.folder, options.galaxies)
     for kind, (side_px, channels) in KINDS.items():
-        sample = sample_of(kind, catalog, options.folder)
-        counts = {name: len(images) for name, images in sample.images.items()}
-        print(f"\n{time.strftime('%Y-%m-%d')}, {torch.get_num_threads()} cores, {kind}, {counts}\n")
+        sample = sample_of(kind, catalog, options.folder, choose_device(options.device))
+        counts = {name: len(labelled) for name, labelled in sample.splits.items()}
+        on = "GPU" if options.device == "cuda" else f"{torch.get_num_threads()} cores"
+        print(f"\n{time.strftime('%Y-%m-%d')}, {on}, {kind}, {counts}\n")
         print("| network | parameters | images/s | epochs | seconds | sigma_mad | outliers | CRPS |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
         shape = ImageShape(channels, side_px, side_px)
-        for name, (recipe, build) in candidates(shape, bins_of(sample), counts["train"]).items():
+        for name, (recipe, build) in candidates(shape, sample.bins, counts["train"]).items():
             if options.only in name:
                 seeds = range(options.seeds)
                 epochs = options.epochs or epochs_for(sample, recipe, build, options.seconds)

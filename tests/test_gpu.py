@@ -19,7 +19,7 @@ from photoz.infer import InferSettings
 from photoz.model.batch_norm import batch_normalised
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
-from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
+from photoz.model.names import APERTURE_CNN, MENKO2024, TORCHVISION, Recipe, recipe_for
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.runtime import World
@@ -104,10 +104,11 @@ def run_on(
 ) -> Run:
     """A training of a few epochs, of which the batches have two sizes."""
     images, z = drawn_galaxies(300, (3, 32, 32), "uint8")
+    ebv = np.random.default_rng(0).uniform(0, 0.2, len(z))
+    z += ebv  # which the images don't show
     bins, scaling = RedshiftBins.covering(z, 40), InputScaling.of(images)
     layout = ImageFormat(format="npy", channels=3, height=32, width=32, dtype="uint8", source="files")
-    rows = pa.table({"z_spec": z, "ebv": np.random.default_rng(0).uniform(0, 0.2, len(z))})
-    z += rows["ebv"].to_numpy()  # which the images don't show
+    rows = pa.table({"z_spec": z, "ebv": ebv})
     pixels = Pixels(Labelled(DecodedImages(images, rows, layout), z), device)
     torch.manual_seed(0)
     network = build_network(name, design(name, ImageShape(3, 32, 32), bins, recipe), scaling)
@@ -118,11 +119,24 @@ def run_on(
 RECIPE = replace(recipe_for(APERTURE_CNN, 300), epochs=8, batch_size=44)  # has dropout, shifts and a changing rate
 
 
-@pytest.mark.parametrize(("name", "micro_batch"), [(APERTURE_CNN, None), (APERTURE_CNN, 16), (MENKO2024, None)])
+@pytest.mark.parametrize(
+    ("name", "micro_batch"),
+    [
+        (APERTURE_CNN, None),
+        (APERTURE_CNN, 16),
+        (MENKO2024, None),
+        ("torchvision:resnet18", None),
+        ("torchvision:convnext_tiny", 16),  # has layers that it leaves out at random
+    ],
+)
 def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
     name: str, micro_batch: int | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name.startswith(TORCHVISION):
+        pytest.importorskip("torchvision")
     recipe = RECIPE if name == APERTURE_CNN else replace(recipe_for(name, 300), epochs=8, batch_size=44)
+    if name.startswith(TORCHVISION):
+        recipe = replace(recipe, learning_rate=2e-4)  # at higher rates rounding soon makes another network
     recorded = run_on(device, recipe, name=name, micro_batch=micro_batch)
     sizes = {recorded.plan.step_size(step) for step in range(recorded.plan.steps)}
     recorded.train()
@@ -178,7 +192,7 @@ def test_menko2024_is_its_layers_one_after_the_other(device: torch.device) -> No
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(("channels", "side_px", "folds"), [(32, 48, True), (64, 10, True), (32, 3, False)])
-def test_batch_norm_of_few_channels_is_that_of_torch(
+def test_batch_norm_of_few_channels_is_what_float64_says(
     channels: int, side_px: int, folds: bool, layout: torch.memory_format, dtype: torch.dtype, device: torch.device
 ) -> None:
     torch.manual_seed(0)
@@ -186,18 +200,19 @@ def test_batch_norm_of_few_channels_is_that_of_torch(
     images = (3 * torch.randn(shape, device=device) + 2).to(dtype, memory_format=layout)
     gradient = torch.randn(shape, device=device).to(dtype)
     found = []
-    for normalise in (batch_normalised, lambda x, norm: norm(x)):
-        norm = nn.BatchNorm2d(channels, device=device)
+    for precision in (dtype, torch.float64):
+        norm = nn.BatchNorm2d(channels, device=device, dtype=torch.float64 if precision == torch.float64 else None)
         with torch.no_grad():
             norm.weight.copy_(torch.linspace(-1, 2, channels))
-        x = images.clone().requires_grad_()
-        y = normalise(x, norm)
-        y.backward(gradient)
+        x = images.to(precision, copy=True).requires_grad_()
+        y = batch_normalised(x, norm) if precision == dtype else norm(x)
+        y.backward(gradient.to(precision))
         found.append([y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
     assert ("Folded" in type(found[0][0].grad_fn).__name__) == folds
-    close = 1e-4 if dtype == torch.float32 else 2e-2
-    for own, torchs in zip(*found, strict=True):
-        torch.testing.assert_close(own, torchs, rtol=close, atol=close)
+    rounded = 1e-5 if dtype == torch.float32 else 1e-2
+    summed = 1e-5 if folds else rounded  # where torch does it, gradients' sums are as inexact as bfloat16
+    for own, exact, close in zip(*found, [rounded] * 2 + [summed] * 4, strict=True):
+        torch.testing.assert_close(own.double(), exact, rtol=close, atol=close * float(exact.abs().max()))
 
 
 def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: torch.device, tmp_path: Path) -> None:

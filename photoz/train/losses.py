@@ -15,7 +15,7 @@ class BinnedLoss:
     """Cross-entropy with labels smoothed over neighbouring bins, and the CRPS in log(1 + z) over the bins' range.
 
     `smoothing` is the labels' standard deviation as a share of that range. Cross-entropy alone takes all wrong bins
-    for equally wrong; the CRPS knows which are near.
+    for equally wrong; the CRPS knows which are near. A redshift outside of the range counts as the nearest inside.
     """
 
     def __init__(self, bins: RedshiftBins, smoothing: float, device: torch.device) -> None:
@@ -25,7 +25,7 @@ class BinnedLoss:
 
     def __call__(self, logits_mbz: torch.Tensor, z_spec_b: torch.Tensor) -> torch.Tensor:
         log_pdf_mbz = logits_mbz.float().log_softmax(-1)
-        log_z_b1 = torch.log1p(z_spec_b)[:, None]
+        log_z_b1 = torch.log1p(z_spec_b)[:, None].clamp(self.edges_e[0], self.edges_e[-1])
         entropy = -(self.smoothed(log_z_b1) * log_pdf_mbz).sum(-1).mean()
         step_bz = ((self.edges_e[1:] - log_z_b1) / self.width).clamp(0.0, 1.0)
         crps = (log_pdf_mbz.exp().cumsum(-1) - step_bz).square().mean()
