@@ -19,9 +19,8 @@ from photoz.processes import reports
 log = logging.getLogger("photoz.infer")
 
 # Threads of one process wait for the interpreter's lock: four processes, of four cores each, did two to four times as
-# much on an H100 (benchmarks/RESULTS.md); more were not measured. They start in about the time that one takes for
-# 100,000 images.
-_MOST_PROCESSES, _CORES_A_PROCESS, _PROCESSES_FROM = 4, 4, 150_000
+# much on an H100 (benchmarks/RESULTS.md); more were not measured. With fewer images their start takes longer.
+_MOST_PROCESSES, _CORES_A_PROCESS, _PROCESSES_FROM = 4, 4, 200_000
 
 
 def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, dest: Destination) -> Outcome:
