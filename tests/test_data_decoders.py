@@ -17,6 +17,7 @@ from photoz.data import ShardSet, decoders, open_shards, shard_set
 from photoz.data.decode import as_bchw
 from photoz.data.locations import Locations
 from photoz.errors import BadFormat, TryAgain
+from photoz.infer import predict
 from photoz.shards import ShardSettings
 from tests.shards_support import (
     every_image,
@@ -26,6 +27,7 @@ from tests.shards_support import (
     save_catalog,
     write_jpegs,
 )
+from tests.training_support import QUICK, drawn_shards, infer, train
 
 IMAGES = 60
 
@@ -105,6 +107,16 @@ def test_a_broken_image_is_named_and_others_are_still_decoded(shards: Artifact) 
             out[:] = 0
             found.read_into(whole, out)
             assert np.array_equal(as_bchw(out, source.image), source.images("train-000000"))
+
+
+@pytest.mark.usefixtures("one_core")
+def test_predictions_are_the_same_whoever_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_shards(tmp_path, 90, samples_per_shard=10)
+    model = train(drawn, replace(QUICK, epochs=1))
+    here = infer(model, drawn, name="here")
+    monkeypatch.setattr(predict, "_decoding", lambda source, pieces, device: source.decoding(IMAGES))  # as on a GPU
+    monkeypatch.setattr(shard_set, "decode_members", None)
+    assert infer(model, drawn, name="there").payload_sha256 == here.payload_sha256
 
 
 def test_a_process_that_is_killed_is_a_failure_that_passes(

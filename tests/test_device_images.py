@@ -11,7 +11,7 @@ from photoz.artifacts import Artifact
 from photoz.data import open_shards
 from photoz.data.batches import fits_on, on_device, picked
 from photoz.data.image_set import DecodedImages, Place
-from photoz.infer.inference import are_blank
+from photoz.infer.predict import are_blank
 from photoz.shards import ShardSettings
 from photoz.train.pixels import Pixels
 from photoz.train.sample import load_labelled

@@ -167,7 +167,6 @@ class Draft:
     def todo(self, pieces: Sequence[str]) -> list[str]:
         """This slice's pieces that still have to be made, in order. Names must not depend on the number of slices."""
         mine = self._dest.task.take(pieces)
-        self._claim.renew()
         if not self._dest.force:
             there = {item.key for item in self._store.list(self._prefix + piece_receipt_name("").removesuffix(".json"))}
             self._finished |= {piece: self._stored(piece) for piece in mine if self._receipt_key(piece) in there}

@@ -1,121 +1,181 @@
-"""The job `infer`: a model's redshift PDFs for all galaxies of a split, by one process or several."""
+"""Shard by shard: decode, ask the model, write rows. A shard is the piece that a stopped job keeps."""
 
 import logging
-import os
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from photoz import progress, runtime
-from photoz.artifacts import Artifact, Destination, Draft, Outcome, Ref, load, open_store
-from photoz.infer.inference import MOST_AT_ONCE, Inference
-from photoz.infer.rows import Flag
+from photoz.artifacts import Artifact, Destination, Draft, Outcome
+from photoz.data import ShardSet, open_shards
+from photoz.data.batches import on_device, to_device
+from photoz.data.layout import ALL, reddening_of
+from photoz.errors import BadInput
+from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
 from photoz.infer.settings import InferSettings
-from photoz.model.redshift_model import RedshiftModel
-from photoz.processes import reports
+from photoz.model.devices import choose_device, keep_freed_memory
+from photoz.model.network import Observed
+from photoz.model.orientation import orientations_of
+from photoz.model.redshift_model import RedshiftModel, ask
+from photoz.model.registry import ImageShape
+from photoz.model.saved import load_model
+from photoz.ordered import in_order
 
 log = logging.getLogger("photoz.infer")
 
-# Threads of one process wait for the interpreter's lock: four processes, of four cores each, did two to four times as
-# much on an H100 (benchmarks/RESULTS.md); more were not measured. With fewer images their start takes longer.
-_MOST_PROCESSES, _CORES_A_PROCESS, _PROCESSES_FROM = 4, 4, 200_000
+RECIPE = 5  # raise it when the same settings come to give other bytes
+_MOST_AT_ONCE = 8  # shards: each is held decoded, and has a batch's intermediate images
 
 
 def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, dest: Destination) -> Outcome:
     """See photoz.infer.infer_redshifts."""
-    work = Inference(model, shards, settings, dest)
-    trained = work.trained()
-    with work.begin() as draft:
+    source = open_shards(shards)
+    split = settings.split or ("test" if "test" in source.splits else ALL)
+    pieces = source.shard_names(split)
+    device = choose_device(settings.device)
+    trained = load_model(model, torch.device("cpu"))
+    _check_images(trained, source, model)
+    decides = {"split": split, "device": device.type} | ({"tta": True} if settings.tta else {})
+    with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
         if draft.published:
             return draft.published
-        todo = draft.todo(work.pieces)
-        images = sum(map(work.source.samples, todo))
-        with _shown(images) as done:
-            parts = _processes(images, len(todo), work)
-            if parts > 1:
-                for galaxies in reports(_works(work, todo, parts)):
-                    done(galaxies)
-                todo = draft.todo(work.pieces)
-            if todo:
-                work.make(draft, trained, todo, done)
-        return _commit(draft, work, trained)
+        if device.type == "cpu":
+            keep_freed_memory()
+        mine = draft.todo(pieces)
+        with _decoding(source, mine, device):
+            trained.network.to(device)
+            at_once, batches_at_once = _share_cores(len(mine), device)
+            makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
+            _make_all(mine, makes, at_once)
+        return _commit(draft, source, pieces, trained, settings)
 
 
-def _processes(images: int, shards: int, work: Inference) -> int:
-    """How many to do this with. On a CPU threads will do: they compute outside of the interpreter's lock.
-
-    A forced draft would not take what other processes have made for its own.
-    """
-    if work.device.type != "cuda" or images < _PROCESSES_FROM or work.dest.force:
-        return 1
-    return max(1, min(_MOST_PROCESSES, shards, runtime.usable_cores() // _CORES_A_PROCESS))
+def _decoding(source: ShardSet, pieces: list[str], device: torch.device) -> AbstractContextManager[None]:
+    """Processes that decode, which start while a GPU does; not on a CPU, whose cores the network needs."""
+    return source.decoding(sum(map(source.samples, pieces))) if device.type == "cuda" else nullcontext()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part of an inference for a process of its own. An open store can't be sent to it, its address can."""
-
-    store_url: str
-    model: str
-    shards: str
-    settings: InferSettings
-    name: str
-    pieces: list[str]
-    cores: list[int]
-    at_once: int
-
-
-def _works(work: Inference, pieces: list[str], parts: int) -> list[Callable[[Callable[[int], None]], None]]:
-    """What each of so many processes is to do. Together they have as many shards in hand as one would have."""
-    cores, model, shards = sorted(os.sched_getaffinity(0)), str(work.model.ref), str(work.shards.ref)
-    at_once = max(1, MOST_AT_ONCE // parts)
-    return [
-        partial(
-            _make_part,
-            _Part(
-                store_url=work.dest.store.url,
-                model=model,
-                shards=shards,
-                settings=work.settings,
-                name=work.dest.name,
-                pieces=pieces[number::parts],
-                cores=cores[number::parts] or cores,
-                at_once=at_once,
-            ),
-        )
-        for number in range(parts)
-    ]
-
-
-def _make_part(part: _Part, done: Callable[[int], None]) -> None:
-    os.sched_setaffinity(0, part.cores)
-    store = open_store(part.store_url)
-    model, shards = (load(store, Ref.parse(ref)) for ref in (part.model, part.shards))
-    work = Inference(model, shards, part.settings, Destination(store, part.name))
-    with work.begin() as draft:
-        if not draft.published:  # by the same job elsewhere
-            work.make(draft, work.trained(), part.pieces, done, part.at_once)
-
-
-@contextmanager
-def _shown(images: int) -> Iterator[Callable[[int], None]]:
-    """Progress over so many images; gives what counts some as done."""
-    with progress.stage("infer", total=images, unit="galaxies") as bar:
+def _make_all(pieces: list[str], makes: "_Predictions", at_once: int) -> None:
+    """Make these pieces, some at once, and show how it goes."""
+    total = sum(map(makes.source.samples, pieces))
+    # numpy's own threads would wait for work in a loop, on cores that other shards need
+    with progress.stage("infer", total=total, unit="galaxies") as bar, threadpool_limits(1, user_api="blas"):
         started = time.monotonic()
-
-        def done(galaxies: int) -> None:
+        for galaxies in in_order(makes.shard, pieces, at_once):
             bar.advance(galaxies)
             bar.note(f"{bar.done / max(time.monotonic() - started, 1e-9):.0f} images/s")
 
-        yield done
+
+def _share_cores(shards: int, device: torch.device) -> tuple[int, int]:
+    """How many shards to work on at once, and how many batches of each.
+
+    While one waits for a disk, the store or a GPU, others compute. Each batch is one core's: shared among cores, sums
+    would round by how many there are, and by how many shards are left to do.
+    """
+    cores = runtime.usable_cores()
+    at_once = max(1, min(cores, shards, _MOST_AT_ONCE))
+    torch.set_num_threads(1)
+    return at_once, max(1, cores // at_once) if device.type == "cpu" else 1
 
 
-def _commit(draft: Draft, work: Inference, trained: RedshiftModel) -> Outcome:
+@dataclass(frozen=True)
+class _Predictions:
+    """What makes the pieces. Several threads use it at once."""
+
+    source: ShardSet
+    trained: RedshiftModel
+    settings: InferSettings
+    draft: Draft
+    model_sha256: str
+    device: torch.device
+    batches_at_once: int
+
+    def shard(self, name: str) -> int:
+        """Make and keep the predictions for a shard; returns its number of galaxies."""
+        index = self.source.rows(name)
+        rows = prediction_table(index, self._answers(name, index), self.trained.bins, self.model_sha256)
+        if rows["object_id"].to_pylist() != index["object_id"].to_pylist():
+            raise AssertionError(f"{name}: rows are not its galaxies in their order")
+        entry = self.draft.put(f"{name}.parquet", as_parquet(rows), rows=len(rows))
+        flags = rows["flags"].to_numpy()
+        counts = {flag.name.lower(): int(((flags & flag) > 0).sum()) for flag in Flag if flag.name}
+        self.draft.finish_piece(name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})
+        return len(rows)
+
+    def _answers(self, name: str, index: pa.Table) -> Answers:
+        """PDFs and scores of a shard's galaxies, the rows of `index`."""
+        trained, image = self.trained, self.source.image
+        if not len(index):  # its galaxies have no images
+            none = np.empty(0, np.bool_)
+            return Answers(np.empty((0, trained.bins.count)), np.empty(0), none, none)
+        reddening_b = reddening_of(index)
+        ebv_b = to_device(reddening_b, self.device)
+        turns = orientations_of(image.height, image.width) if self.settings.tta else (0,)
+        blank: list[torch.Tensor] = []
+
+        def looked_at() -> Iterator[Observed]:
+            start = 0
+            for images_bchw in self._batches(name):
+                blank.append(are_blank(images_bchw))
+                yield Observed(images_bchw, ebv_b[start : start + len(images_bchw)])
+                start += len(images_bchw)
+
+        found = ask(trained.network, looked_at(), turns, self.batches_at_once)
+        scores_b = trained.familiarity.score(found.features_bf)
+        no_reddening_b = ~np.isfinite(reddening_b) & trained.network.uses_reddening
+        return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy(), no_reddening_b)
+
+    def _batches(self, name: str) -> Iterator[torch.Tensor]:
+        """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
+        size = self.settings.images_a_batch(self.device.type, math.prod(self.source.image.shape))
+        images_bchw = self.source.images(name)
+
+        def parts() -> Iterator[NDArray[np.generic]]:
+            for at in range(0, len(images_bchw), size):
+                runtime.check_stop()
+                yield images_bchw[at : at + size]
+
+        return on_device(parts(), self.device)
+
+
+def are_blank(images_bchw: torch.Tensor) -> torch.Tensor:
+    """Which images have one value throughout, or none that is finite, (b,). Few get past their first row."""
+    if images_bchw.is_cuda:
+        return _have_one_value(images_bchw)  # to pick some there would wait for it
+    blank_b = _have_one_value(images_bchw[:, :, :1])
+    blank_b[blank_b.clone()] = _have_one_value(images_bchw[blank_b])
+    return blank_b
+
+
+def _have_one_value(images_bchw: torch.Tensor) -> torch.Tensor:
+    same_b = (images_bchw == images_bchw[:, :1, :1, :1]).flatten(1).all(1)
+    return same_b if not images_bchw.is_floating_point() else same_b | ~images_bchw.isfinite().flatten(1).any(1)
+
+
+def _check_images(trained: RedshiftModel, source: ShardSet, model: Artifact) -> None:
+    image = source.image
+    found = ImageShape(image.channels, image.height, image.width)
+    if (found, image.dtype) != (trained.image, trained.scaling.dtype):
+        raise BadInput(
+            f"{model.ref} was trained on {trained.image} ({trained.scaling.dtype}), {source.artifact.ref} holds "
+            f"{found} ({image.dtype}): expected the same; cut these shards like those it was trained on"
+        )
+
+
+def _commit(
+    draft: Draft, source: ShardSet, pieces: list[str], trained: RedshiftModel, settings: InferSettings
+) -> Outcome:
     if not draft.finish_slice():
         return draft.partial()
-    receipts, pieces, source = draft.receipts(), work.pieces, work.source
+    receipts = draft.receipts()
     if [receipt.piece for receipt in receipts] != sorted(pieces):
         raise AssertionError(f"predicted {len(receipts)} shards of {len(pieces)}")
     expected, galaxies = sum(map(source.samples, pieces)), sum(receipt.facts["galaxies"] for receipt in receipts)
@@ -131,5 +191,5 @@ def _commit(draft: Draft, work: Inference, trained: RedshiftModel) -> Outcome:
             galaxies,
         )
     splits = sorted({piece.rpartition("-")[0] for piece in pieces})
-    about = {"splits": splits, "model": trained.name, "redshift_bins": trained.bins.to_json(), "tta": work.settings.tta}
+    about = {"splits": splits, "model": trained.name, "redshift_bins": trained.bins.to_json(), "tta": settings.tta}
     return draft.commit(totals | about)

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import socket
 import sys
 import threading
@@ -13,10 +14,11 @@ from multiprocessing.context import SpawnProcess
 from photoz import runtime
 from photoz.artifacts import Artifact, Destination, Ref, load, open_store
 from photoz.errors import BadInput, ExitCode, PhotozError, Preempted, TryAgain
-from photoz.processes import end, leave_with_parent
 from photoz.train.settings import TrainSettings
 
 log = logging.getLogger("photoz.train")
+
+_LEAVE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ def ranks_on_this_machine(shards: Artifact, settings: TrainSettings, dest: Desti
         with runtime.acting_as(role, port):
             yield role
     except (RuntimeError, TryAgain) as error:  # once another rank is gone
-        end(others)
+        _end(others)
         dead = {rank: process.exitcode for rank, process in enumerate(others, 1) if process.exitcode}
         if not dead:
             raise
@@ -80,7 +82,7 @@ def ranks_on_this_machine(shards: Artifact, settings: TrainSettings, dest: Desti
             process.terminate()
         raise
     finally:
-        end(others)
+        _end(others)
 
 
 def _start(others: list[SpawnProcess]) -> None:
@@ -90,11 +92,19 @@ def _start(others: list[SpawnProcess]) -> None:
             process.start()
 
 
+def _end(others: list[SpawnProcess]) -> None:
+    for process in others:
+        process.join(_LEAVE_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
 def _run(other: _OtherRank) -> None:
     from photoz.train.model_job import make_model  # it imports this module
 
     runtime.install_stop_handlers()
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     with runtime.acting_as(other.role, other.port):
         try:
             store = open_store(other.store_url)
@@ -102,6 +112,14 @@ def _run(other: _OtherRank) -> None:
             make_model(load(store, Ref.parse(other.shards)), other.settings, dest)
         except PhotozError as error:
             sys.exit(int(error.exit_code))  # rank 0 says what is wrong
+
+
+def _leave_with_parent() -> None:
+    """However rank 0 ends, this process does not outlive it: it would wait for it at the next step."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(ExitCode.TRY_AGAIN)
 
 
 def _free_port() -> int:
