@@ -196,8 +196,6 @@ class MemberLinear(nn.Module):
 class ApertureCNN(Network):
     """Images (b, c, h, w) as stored, and E(B-V) -> logits (m, b, z), one set a member."""
 
-    recorded_on_gpu = True
-
     def __init__(self, scaling: InputScaling, shape: ApertureShape) -> None:
         super().__init__()
         self.light = Light(scaling, shape.softenings)

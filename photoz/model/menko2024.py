@@ -32,7 +32,6 @@ class Menko2024(Network):
     """
 
     bfloat16_on_cpu = True
-    recorded_on_gpu = True
 
     def __init__(self, scaling: InputScaling) -> None:
         super().__init__()

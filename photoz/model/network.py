@@ -22,9 +22,8 @@ class Observed(NamedTuple):
 class Network(nn.Module, ABC):
     """What the training loop and inference ask of a network."""
 
-    # For those that were seen to gain by it: bfloat16 where a CPU has it, and training steps recorded as CUDA graphs.
+    # For those that were seen to gain by it: bfloat16 where a CPU has it.
     bfloat16_on_cpu: ClassVar[bool] = False
-    recorded_on_gpu: ClassVar[bool] = False
 
     @property
     def uses_reddening(self) -> bool:

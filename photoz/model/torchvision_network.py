@@ -26,8 +26,6 @@ class TorchvisionNetwork(Network):
     of a size that the network does not take.
     """
 
-    recorded_on_gpu = True
-
     def __init__(self, name: str, scaling: InputScaling, bins: int) -> None:
         super().__init__()
         if name not in torchvision.models.list_models(module=torchvision.models):

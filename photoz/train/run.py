@@ -92,7 +92,7 @@ class Run:
         self._average_gradients: Average
         # Several GPUs' gradients travel during the backward pass, which is left as it is.
         alone = problem.device.type == "cuda" and world.size == 1
-        self._recorded = RecordedSteps(self._whole_step) if alone and network.recorded_on_gpu else None
+        self._recorded = RecordedSteps(self._whole_step) if alone else None
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
