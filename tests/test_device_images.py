@@ -39,8 +39,8 @@ def test_images_that_stay_on_the_device_are_those_of_the_shards(there: bool, sha
     assert len(labelled) == len(labelled.images) == source.count("train") == len(whole)
     pixels = Pixels(labelled, CPU)
     parts = [np.array([3, 0, 3]), np.arange(len(whole)), np.arange(9)[::2]]
-    for part, ((images_bchw, _), z_spec_b) in zip(parts, pixels.batches(parts), strict=True):
-        np.testing.assert_array_equal(images_bchw.numpy(), whole[part])
+    for part, (observed, z_spec_b) in zip(parts, pixels.batches(parts), strict=True):
+        np.testing.assert_array_equal(observed.images_bchw.numpy(), whole[part])
         np.testing.assert_allclose(z_spec_b.numpy(), labelled.z_spec[part], rtol=1e-6)
 
 

@@ -124,6 +124,21 @@ def test_photometry_does_not_change_when_an_image_is_turned() -> None:
     torch.testing.assert_close(*same, atol=1e-3, rtol=1e-3)
 
 
+def test_what_was_measured_once_goes_with_an_image_in_all_orientations() -> None:
+    images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
+    network = fresh_network(APERTURE_CNN, images).eval()
+    nn.init.normal_(network.get_submodule("head.1").weight, std=0.05)  # which starts at 0, and lets nothing through
+    upright, turned = (observed(one) for one in (images, np.rot90(images, 1, (2, 3)).copy()))
+    measured = network.measure(upright)
+    assert measured.measured_bf.shape == (6, network.measurements)
+    assert torch.equal(network(*measured), network(*upright))
+    torch.testing.assert_close(
+        network(*turned._replace(measured_bf=measured.measured_bf)), network(*turned), atol=1e-3, rtol=1e-3
+    )
+    assert network.measure(measured) is measured
+    assert not torch.allclose(network(*measured._replace(measured_bf=measured.measured_bf + 1)), network(*upright))
+
+
 def last_features(network: Network, ebv: list[float]) -> list[float]:
     images = np.zeros((len(ebv), 3, 32, 32), np.uint8)
     found: list[float] = network.features(observed(images, np.array(ebv)))[:, -1].tolist()

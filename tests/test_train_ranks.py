@@ -2,7 +2,9 @@
 
 import multiprocessing
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +16,12 @@ from photoz.data import ImageFormat
 from photoz.data.image_set import DecodedImages
 from photoz.model.bins import RedshiftBins
 from photoz.model.names import APERTURE_CNN, recipe_for
+from photoz.model.network import Network
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.runtime import World
 from photoz.train import distributed
+from photoz.train.asking import measure_all
 from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import Labelled
@@ -39,17 +43,8 @@ class Learned:
 def learn(world: World, micro_batch: int | None = None, look_every: int = 1, epochs: int = 2) -> Learned:
     """A short run without anything random but the order of galaxies."""
     torch.set_num_threads(1)
-    images, z = drawn_galaxies(GALAXIES, (3, SIDE_PX, SIDE_PX), "uint8")
-    layout = ImageFormat(format="jpg", channels=3, height=SIDE_PX, width=SIDE_PX, dtype="uint8", source="files")
-    stored = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    pixels = Pixels(Labelled(DecodedImages(stored, pa.table({"z_spec": z, "ebv": z[::-1] / 5}), layout), z), CPU)
-    recipe = replace(recipe_for(APERTURE_CNN, 8000), epochs=epochs, batch_size=20, augment=False, members=1)
-    bins = RedshiftBins.covering(z, 40)
-    torch.manual_seed(0)
-    shape = ImageShape(3, SIDE_PX, SIDE_PX)
-    network = build_network(APERTURE_CNN, design(APERTURE_CNN, shape, bins, recipe), InputScaling.of(images))
-    network.prepare(pixels.take(np.arange(50))[0])
-    problem = Problem(pixels, pixels, bins, recipe, 0, CPU, world)
+    problem, network = problem_of(GALAXIES, world)
+    problem = replace(problem, recipe=replace(problem.recipe, epochs=epochs))
     run = Run(problem, network, lambda state: None, Rules(1e9, micro_batch))
     run.look_every = look_every
     run.train()
@@ -57,12 +52,53 @@ def learn(world: World, micro_batch: int | None = None, look_every: int = 1, epo
     return Learned([row["train_loss"] for row in run.progress.history], weights.tolist())
 
 
-def learn_as(rank: int, size: int, port: int, results: "multiprocessing.Queue[Learned]") -> None:
+def problem_of(count: int, world: World, shift_px: int = 0) -> tuple[Problem, Network]:
+    """Drawn galaxies to train and validate on, without anything random but their order, and a first network."""
+    images, z = drawn_galaxies(count, (3, SIDE_PX, SIDE_PX), "uint8")
+    layout = ImageFormat(format="jpg", channels=3, height=SIDE_PX, width=SIDE_PX, dtype="uint8", source="files")
+    stored = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    labelled = Labelled(DecodedImages(stored, pa.table({"z_spec": z, "ebv": z[::-1] / 5}), layout), z)
+    train, val = Pixels(labelled, CPU), Pixels(labelled, CPU)
+    recipe = replace(recipe_for(APERTURE_CNN, 8000), batch_size=20, augment=False, members=1, shift_px=shift_px)
+    bins = RedshiftBins.covering(z, 40)
+    torch.manual_seed(0)
+    sizes = design(APERTURE_CNN, ImageShape(3, SIDE_PX, SIDE_PX), bins, recipe)
+    network = build_network(APERTURE_CNN, sizes, InputScaling.of(images))
+    network.prepare(train.take(np.arange(50))[0])
+    return Problem(train, val, bins, recipe, 0, CPU, world), network
+
+
+def measured(world: World) -> list[list[float]]:
+    """What a network measures of more galaxies than a batch or two of them hold."""
+    torch.set_num_threads(1)
+    problem, network = problem_of(1100, world)
+    measure_all(network, problem.train, world, CPU)
+    found: list[list[float]] = problem.train.take(np.arange(1100))[0].measured_bf.tolist()
+    return found
+
+
+def act_as(
+    rank: int, size: int, port: int, act: Callable[[World], object], results: "multiprocessing.Queue[object]"
+) -> None:
     world = World(rank, rank, size, size)
     with runtime.acting_as(world, port), distributed.joined(world, CPU, 60):
-        found = learn(world)
-        if rank == 0:
-            results.put(found)
+        results.put((rank, act(world)))
+
+
+def on_ranks(size: int, act: Callable[[World], Any]) -> list[Any]:
+    """What `act` gives in each of so many processes that are ranks of one training."""
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[Any] = context.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    ranks = [context.Process(target=act_as, args=(rank, size, port, act, results)) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    found = dict(results.get(timeout=120) for _ in ranks)
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    return [found[rank] for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +126,26 @@ def test_a_batch_in_parts_gives_what_it_gives_as_a_whole(alone: Learned) -> None
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_that_share_a_batch_learn_what_one_learns_of_the_whole(alone: Learned, size: int) -> None:
     # 101 galaxies in batches of 20 or 21: shares are uneven.
-    context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[Learned] = context.Queue()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    ranks = [context.Process(target=learn_as, args=(rank, size, port, results)) for rank in range(size)]
-    for process in ranks:
-        process.start()
-    found = results.get(timeout=120)
-    for process in ranks:
-        process.join(60)
-        assert process.exitcode == 0
-    close(found, alone)
+    close(on_ranks(size, learn)[0], alone)
+
+
+@pytest.mark.real
+def test_ranks_that_share_the_measuring_have_the_bits_that_one_has() -> None:
+    # 1,100 galaxies are three batches: shares are uneven.
+    threads = torch.get_num_threads()
+    alone = measured(World())
+    torch.set_num_threads(threads)
+    assert len(alone[0]) > 100 and np.ptp(alone, axis=0).min() > 0
+    assert on_ranks(2, measured) == [alone, alone]
+
+
+@pytest.mark.parametrize(("shift_px", "kept"), [(0, True), (1, False)])
+def test_photometry_is_kept_unless_images_are_shifted(shift_px: int, kept: bool) -> None:
+    problem, network = problem_of(60, World(), shift_px)
+    problem = replace(problem, recipe=replace(problem.recipe, epochs=1, augment=True))
+    Run(problem, network, lambda state: None, Rules(1e9)).train()
+    train, val = (pixels.take(np.arange(60))[0].measured_bf for pixels in (problem.train, problem.val))
+    assert train.shape[1] == (network.measurements if kept else 0)
+    assert torch.equal(
+        val, network.measure(problem.val.take(np.arange(60))[0]._replace(measured_bf=val[:, :0])).measured_bf
+    )

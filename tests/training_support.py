@@ -38,7 +38,7 @@ def observed(images: np.ndarray | torch.Tensor, ebv: np.ndarray | None = None) -
     images_bchw = torch.as_tensor(images)
     if ebv is None:
         return Observed.without_reddening(images_bchw)
-    return Observed(images_bchw, torch.from_numpy(ebv.astype(np.float32)))
+    return Observed.unmeasured(images_bchw, torch.from_numpy(ebv.astype(np.float32)))
 
 
 def drawn_shards(

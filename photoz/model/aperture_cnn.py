@@ -226,12 +226,23 @@ class ApertureCNN(Network):
             if self.reddening is not None:
                 self.reddening.standardise_by(observed.ebv_b)
 
+    @property
+    def measurements(self) -> int:
+        """The photometry's features."""
+        return self.photometry.features
+
+    @torch.no_grad()
+    def measure(self, observed: Observed) -> Observed:
+        """With photometry in round apertures: it is the same in all orientations."""
+        if observed.measured_bf.shape[1]:
+            return observed
+        with torch.autocast(observed.images_bchw.device.type, enabled=False):  # magnitudes need more than 8 bits
+            signal_bchw = self.light.signal(observed.images_bchw)
+            return observed._replace(measured_bf=self.photometry(self.light.linear(signal_bchw)))
+
     def features(self, observed: Observed) -> torch.Tensor:
         """What the members see, (b, f): photometry, the trunk's pooled planes, then E(B-V)."""
-        signal_bchw = self.light.signal(observed.images_bchw)
-        with torch.autocast(signal_bchw.device.type, enabled=False):  # magnitudes need more than bfloat16's 8 bits
-            photometry_bf = self.photometry(self.light.linear(signal_bchw))
-        found = [photometry_bf, self.trunk(self.light.standardised(signal_bchw))]
+        found = [self.measure(observed).measured_bf, self.trunk(self.light.stretched(observed.images_bchw))]
         if self.reddening is not None:
             found.append(self.reddening(observed.ebv_b))
         return torch.cat(found, 1)

@@ -12,11 +12,17 @@ class Observed(NamedTuple):
 
     images_bchw: torch.Tensor  # as stored
     ebv_b: torch.Tensor  # Galactic reddening E(B-V), mag; NaN where unknown
+    measured_bf: torch.Tensor  # on these images, by Network.measure; (b, 0) where it was not
+
+    @classmethod
+    def unmeasured(cls, images_bchw: torch.Tensor, ebv_b: torch.Tensor) -> Self:
+        """Galaxies on whose images nothing was measured."""
+        return cls(images_bchw, ebv_b, ebv_b.new_empty(len(ebv_b), 0))
 
     @classmethod
     def without_reddening(cls, images_bchw: torch.Tensor) -> Self:
         """Images of galaxies whose reddening nobody knows."""
-        return cls(images_bchw, torch.full((len(images_bchw),), torch.nan, device=images_bchw.device))
+        return cls.unmeasured(images_bchw, torch.full((len(images_bchw),), torch.nan, device=images_bchw.device))
 
 
 class Network(nn.Module, ABC):
@@ -29,6 +35,18 @@ class Network(nn.Module, ABC):
     def uses_reddening(self) -> bool:
         """Whether E(B-V) makes a difference to its answers."""
         return False
+
+    @property
+    def measurements(self) -> int:
+        """How many numbers `measure` takes of a galaxy."""
+        return 0
+
+    def measure(self, observed: Observed) -> Observed:
+        """The same galaxies, with all that a network takes of their images that turning them leaves as it is.
+
+        Measured once, it needs no measuring in any later pass over the same images, in whatever orientation.
+        """
+        return observed
 
     @abstractmethod
     def features(self, observed: Observed) -> torch.Tensor:
@@ -46,6 +64,6 @@ class Network(nn.Module, ABC):
         with torch.autocast(features_bf.device.type, enabled=False):
             return self.answer(features_bf.float())
 
-    def forward(self, images_bchw: torch.Tensor, ebv_b: torch.Tensor) -> torch.Tensor:
+    def forward(self, images_bchw: torch.Tensor, ebv_b: torch.Tensor, measured_bf: torch.Tensor) -> torch.Tensor:
         """The fields of Observed -> the head's answer."""
-        return self.answer_float32(self.features(Observed(images_bchw, ebv_b)))
+        return self.answer_float32(self.features(Observed(images_bchw, ebv_b, measured_bf)))

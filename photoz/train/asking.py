@@ -1,10 +1,12 @@
 """Asking a network about many images while other ranks wait: all agree before each batch whether to stop."""
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import torch
 
+from photoz import progress
 from photoz.data.decode import Indices
 from photoz.model.network import Network
 from photoz.model.redshift_model import NetworkOutput, ask
@@ -18,6 +20,28 @@ _BATCH = 512
 def in_batches(count: int) -> list[Indices]:
     """The numbers up to `count`, in batches in their order."""
     return np.array_split(np.arange(count), range(_BATCH, count, _BATCH))
+
+
+def measure_all(network: Network, pixels: Pixels, world: World, device: torch.device) -> None:
+    """Have the network measure all galaxies, once, each rank a part of them for all. Raises Preempted as below."""
+    if not network.measurements:
+        return
+    parts = in_batches(len(pixels))
+    mine = parts[world.rank :: world.size]
+
+    def agreed() -> Iterator[Indices]:
+        for part, _ in zip_longest(mine, parts[:: world.size]):
+            distributed.check_stop(world, device)
+            if part is not None:
+                yield part
+
+    network.eval()
+    measured_bf = torch.zeros(len(pixels), network.measurements, device=device)
+    with progress.stage("photometry", total=sum(map(len, mine)), unit="galaxies") as bar:
+        for (observed, _), part in zip(pixels.batches(agreed()), mine, strict=True):
+            measured_bf[part[0] : part[-1] + 1] = network.measure(observed).measured_bf
+            bar.advance(len(part))
+    pixels.keep(distributed.summed(measured_bf, world))
 
 
 def ask_on_first(

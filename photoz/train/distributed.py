@@ -119,6 +119,13 @@ def totals(values: Sequence[float], world: runtime.World, device: torch.device) 
     return found
 
 
+def summed(values: torch.Tensor, world: runtime.World) -> torch.Tensor:
+    """A tensor's sum over ranks, in its place."""
+    if world.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
 def from_first(data: bytes | None, world: runtime.World, device: torch.device) -> bytes | None:
     """Rank 0's bytes on every rank: what it has found, on its own disk perhaps, is what all go by."""
     if world.size == 1:

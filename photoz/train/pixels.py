@@ -25,9 +25,14 @@ class Pixels:
         self._images, self._device = labelled.images, device
         self.z_spec_b = torch.from_numpy(labelled.z_spec.astype(np.float32)).to(device)
         self._ebv_b = torch.from_numpy(reddening_of(labelled.images.table)).to(device)
+        self._measured_bf = self._ebv_b.new_empty(len(self), 0)
 
     def __len__(self) -> int:
         return len(self.z_spec_b)
+
+    def keep(self, measured_bf: torch.Tensor) -> None:
+        """Hand out these measurements of all galaxies with their images from now on."""
+        self._measured_bf = measured_bf
 
     def take(self, indices: Indices) -> Batch:
         """The galaxies at `indices`."""
@@ -51,4 +56,5 @@ class Pixels:
             yield self._with_the_rest(images_bchw, numbers_on(self._device, part))
 
     def _with_the_rest(self, images_bchw: torch.Tensor, numbers: torch.Tensor) -> Batch:
-        return Observed(images_bchw, self._ebv_b[numbers]), self.z_spec_b[numbers]
+        observed = Observed(images_bchw, self._ebv_b[numbers], self._measured_bf[numbers])
+        return observed, self.z_spec_b[numbers]

@@ -17,7 +17,7 @@ from photoz.model.names import Recipe
 from photoz.model.network import Network, Observed
 from photoz.runtime import World, stop_requested
 from photoz.train import distributed
-from photoz.train.asking import ask_on_first, in_batches
+from photoz.train.asking import ask_on_first, in_batches, measure_all
 from photoz.train.augment import turn_at_random
 from photoz.train.gradients import Average, averaging
 from photoz.train.graphs import RecordedSteps
@@ -98,6 +98,7 @@ class Run:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
         world, device = self.problem.world, self.problem.device
         network = distributed.spread(self.network, world, device)
+        self._measure_once()
         samples, epochs = len(self.problem.train), self.problem.recipe.epochs
         with (
             averaging(self.network, world, device, self.rules.rank_timeout_s) as self._average_gradients,
@@ -115,6 +116,12 @@ class Run:
                 raise
         if self.spent:
             log.info("time of training: %s", in_words(self.spent))
+
+    def _measure_once(self) -> None:
+        """What no orientation changes; photometry of images that are shifted, too, is another one in every step."""
+        problem = self.problem
+        for pixels in (problem.val,) if problem.recipe.shift_px else (problem.train, problem.val):
+            measure_all(self.network, pixels, problem.world, problem.device)
 
     def _train_epoch(self, network: torch.nn.Module, bar: shown.Stage) -> None:
         """The steps that the epoch has left. After a stop in the validation there are none."""
@@ -183,11 +190,11 @@ class Run:
         parts = -(-len(z_spec_b) // (self.rules.micro_batch or len(z_spec_b)))
         total = torch.zeros((), device=self.problem.device)
         chunks = list(zip(*(values.tensor_split(parts) for values in (*observed, z_spec_b)), strict=True))
-        for number, (images, ebv, z_spec) in enumerate(chunks, 1):
+        for number, (*observed_part, z_spec) in enumerate(chunks, 1):
             # With several CUDA devices gradients travel during the last backward pass only.
             with distributed.gradients_kept_here(network, number < len(chunks)):
                 with autocast(self.problem.device, self.network.bfloat16_on_cpu):
-                    answer = network(images, ebv)
+                    answer = network(*observed_part)
                 share = len(z_spec) / len(z_spec_b)
                 loss = self.loss(answer, z_spec)
                 (loss * (share * weight)).backward()  # type: ignore[no-untyped-call]
