@@ -22,10 +22,10 @@ def in_batches(count: int) -> list[Indices]:
     return np.array_split(np.arange(count), range(_BATCH, count, _BATCH))
 
 
-def measure_all(network: Network, pixels: Pixels, world: World, device: torch.device) -> None:
-    """Have the network measure all galaxies, once, each rank a part of them for all. Raises Preempted as below."""
+def measured(network: Network, pixels: Pixels, world: World, device: torch.device) -> Pixels:
+    """The galaxies with what the network measures of them, each rank a part for all. Raises Preempted as below."""
     if not network.measurements:
-        return
+        return pixels
     parts = in_batches(len(pixels))
     mine = parts[world.rank :: world.size]
 
@@ -41,7 +41,7 @@ def measure_all(network: Network, pixels: Pixels, world: World, device: torch.de
         for (observed, _), part in zip(pixels.batches(agreed()), mine, strict=True):
             measured_bf[part[0] : part[-1] + 1] = network.measure(observed).measured_bf
             bar.advance(len(part))
-    pixels.keep(distributed.summed(measured_bf, world))
+    return pixels.measured(distributed.summed(measured_bf, world))
 
 
 def ask_on_first(

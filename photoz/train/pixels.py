@@ -1,6 +1,7 @@
 """Batches of training galaxies on the device. Legend: b image, c channel, h row, w column."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from itertools import tee
 
 import numpy as np
@@ -30,9 +31,11 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.z_spec_b)
 
-    def keep(self, measured_bf: torch.Tensor) -> None:
-        """Hand out these measurements of all galaxies with their images from now on."""
-        self._measured_bf = measured_bf
+    def measured(self, measured_bf: torch.Tensor) -> "Pixels":
+        """The same galaxies, handed out with what was measured on all of them."""
+        known = copy(self)
+        known._measured_bf = measured_bf
+        return known
 
     def take(self, indices: Indices) -> Batch:
         """The galaxies at `indices`."""

@@ -17,7 +17,7 @@ from photoz.model.names import Recipe
 from photoz.model.network import Network, Observed
 from photoz.runtime import World, stop_requested
 from photoz.train import distributed
-from photoz.train.asking import ask_on_first, in_batches, measure_all
+from photoz.train.asking import ask_on_first, in_batches, measured
 from photoz.train.augment import turn_at_random
 from photoz.train.gradients import Average, averaging
 from photoz.train.graphs import RecordedSteps
@@ -84,6 +84,7 @@ class Run:
         self.loss: Loss = (
             BinnedLoss(problem.bins, recipe.smoothing, problem.device) if recipe.head == "binned" else squared_error
         )
+        self._train, self._val = problem.train, problem.val
         self.progress = Progress()
         self._counted_until = self._saved_at = time.monotonic()
         self._saved: tuple[int, int] | None = None  # (epoch, step) of the newest checkpoint
@@ -98,7 +99,7 @@ class Run:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
         world, device = self.problem.world, self.problem.device
         network = distributed.spread(self.network, world, device)
-        self._measure_once()
+        self._train, self._val = self._measured_once()
         samples, epochs = len(self.problem.train), self.problem.recipe.epochs
         with (
             averaging(self.network, world, device, self.rules.rank_timeout_s) as self._average_gradients,
@@ -117,11 +118,14 @@ class Run:
         if self.spent:
             log.info("time of training: %s", in_words(self.spent))
 
-    def _measure_once(self) -> None:
-        """What no orientation changes; photometry of images that are shifted, too, is another one in every step."""
+    def _measured_once(self) -> tuple[Pixels, Pixels]:
+        """Galaxies to train and validate on, with what no orientation changes. A shift, in every step anew, would."""
         problem = self.problem
-        for pixels in (problem.val,) if problem.recipe.shift_px else (problem.train, problem.val):
-            measure_all(self.network, pixels, problem.world, problem.device)
+
+        def of(pixels: Pixels) -> Pixels:
+            return measured(self.network, pixels, problem.world, problem.device)
+
+        return problem.train if problem.recipe.shift_px else of(problem.train), of(problem.val)
 
     def _train_epoch(self, network: torch.nn.Module, bar: shown.Stage) -> None:
         """The steps that the epoch has left. After a stop in the validation there are none."""
@@ -129,7 +133,7 @@ class Run:
         network.train()
         self.clock.start()
         wanted = self.plan.batches(at.epoch, at.step)
-        for observed, z_spec_b in self.problem.train.batches(wanted):
+        for observed, z_spec_b in self._train.batches(wanted):
             self.clock.lap("data_wait")
             bar.advance(self.plan.step_size(at.step))
             self._step(network, observed, z_spec_b)
@@ -256,7 +260,7 @@ class Run:
 
     def _validate(self) -> Validation | None:
         """Score the averaged weights, on rank 0. Raises BadInput for no finite answer, Preempted at a stop."""
-        val, world = self.problem.val, self.problem.world
+        val, world = self._val, self.problem.world
         asked = ask_on_first(self.average.network, val, in_batches(len(val)), world, self.problem.device)
         if asked is None:
             return None
