@@ -76,9 +76,9 @@ def test_images_on_the_device_are_those_of_the_shards(
     where = (source, "train", "never", device) if place == "device" else (source, "train", place)
     pixels = Pixels(load_labelled(*where), device)  # type: ignore[arg-type]
     parts = np.array_split(np.random.default_rng(0).permutation(len(whole)), 7)
-    for part, ((images_bchw, _), _) in zip(parts, pixels.batches(parts), strict=True):
-        assert images_bchw.device == device
-        np.testing.assert_array_equal(images_bchw.cpu().numpy(), whole[part])
+    for part, (found, _) in zip(parts, pixels.batches(parts), strict=True):
+        assert found.images_bchw.device == device
+        np.testing.assert_array_equal(found.images_bchw.cpu().numpy(), whole[part])
 
 
 def test_training_learns_and_infers_there_what_a_cpu_infers_from_the_same_weights(
@@ -120,23 +120,25 @@ RECIPE = replace(recipe_for(APERTURE_CNN, 300), epochs=8, batch_size=44)  # has 
 
 
 @pytest.mark.parametrize(
-    ("name", "micro_batch"),
+    ("name", "micro_batch", "shift_px"),
     [
-        (APERTURE_CNN, None),
-        (APERTURE_CNN, 16),
-        (MENKO2024, None),
-        ("torchvision:resnet18", None),
-        ("torchvision:mobilenet_v3_small", None),  # has dropout
+        (APERTURE_CNN, None, 1),
+        (APERTURE_CNN, None, 0),  # its photometry is measured before
+        (APERTURE_CNN, 16, 0),
+        (MENKO2024, None, 0),
+        ("torchvision:resnet18", None, 1),
+        ("torchvision:mobilenet_v3_small", None, 1),  # has dropout
     ],
 )
 def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
-    name: str, micro_batch: int | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
+    name: str, micro_batch: int | None, shift_px: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name.startswith(TORCHVISION):
         pytest.importorskip("torchvision")
         recipe = replace(RECIPE, learning_rate=2e-4)  # at higher rates rounding soon makes another network
     else:
         recipe = RECIPE if name == APERTURE_CNN else replace(recipe_for(name, 300), epochs=8, batch_size=44)
+    recipe = replace(recipe, shift_px=shift_px)
     recorded = run_on(device, recipe, name=name, micro_batch=micro_batch)
     sizes = {recorded.plan.step_size(step) for step in range(recorded.plan.steps)}
     recorded.train()

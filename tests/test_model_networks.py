@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from photoz.model.network import Network
 from photoz.model.redshift_model import ask
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import weights_of
-from photoz.model.scaling import InputScaling
+from photoz.model.scaling import InputScaling, stretch
 from tests.training_support import drawn_galaxies, observed
 
 BINS = RedshiftBins(0.0, 0.5, 30)
@@ -74,6 +75,26 @@ def test_fluxes_are_stretched_by_asinh_to_float32s_precision() -> None:
     expected = np.arcsinh(np.concatenate([sizes, -sizes]).astype(np.float64))
     np.testing.assert_allclose(found.numpy(), expected, rtol=3e-7)
     assert torch.isfinite(_asinh(torch.tensor([3e38, -3e38]))).all()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_stretched_planes_are_those_of_the_scaling(dtype: str, channels_last: bool) -> None:
+    images, _ = drawn_galaxies(90, (5, 31, 20), dtype)  # of which not all fit a core's cache
+    scale = InputScaling.of(images)
+    scaling = replace(scale, mean=(0.1, 0.2, 0.3, 0.4, 0.5), std=(0.5, 1.0, 1.5, 2.0, 2.5))
+    if dtype == "float32":
+        images[3, 1, 5:7] = np.nan  # masked: it counts as sky
+    stored = torch.from_numpy(images)
+    if channels_last:
+        stored = stored.contiguous(memory_format=torch.channels_last)
+    found = Light(scaling).stretched(stored)
+    assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
+    sky, noise, mean, std = (
+        np.array(one)[:, None, None] for one in (scaling.sky, scaling.noise, scaling.mean, scaling.std)
+    )
+    filled = np.where(np.isnan(images), sky, images.astype(np.float64))
+    np.testing.assert_allclose(found, (stretch(filled, sky, noise, dtype) - mean) / std, atol=3e-5, rtol=1e-5)
 
 
 def test_light_undoes_an_asinh_stretch_of_the_intensity() -> None:

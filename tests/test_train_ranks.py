@@ -25,6 +25,7 @@ from photoz.train.asking import measured
 from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import Labelled
+from photoz.train.state import Checkpoint
 from tests.training_support import drawn_galaxies
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -72,7 +73,7 @@ def measurements(world: World) -> list[list[float]]:
     """What a network measures of more galaxies than a batch or two of them hold."""
     torch.set_num_threads(1)
     problem, network = problem_of(1100, world)
-    train = measured(network, problem.train, world, CPU)
+    train = measured(network, "train", problem.train, world, CPU)
     found: list[list[float]] = train.take(np.arange(1100))[0].measured_bf.tolist()
     return found
 
@@ -144,7 +145,26 @@ def test_photometry_is_kept_unless_images_are_shifted(shift_px: int, kept: bool)
     problem, network = problem_of(60, World(), shift_px)
     problem = replace(problem, recipe=replace(problem.recipe, epochs=1, augment=True))
     run = Run(problem, network, lambda state: None, Rules(1e9))
-    widths = []
-    run.network.register_forward_pre_hook(lambda _, given: widths.append(given[2].shape[1]))
+    trained, asked = [], []
+    run.network.register_forward_pre_hook(lambda _, given: trained.append(given[2].shape[1]))
+    features = run.average.network.features
+    run.average.network.features = lambda given: asked.append(given.measured_bf.shape[1]) or features(given)
     run.train()
-    assert widths == [network.measurements if kept else 0] * 3
+    assert trained == [network.measurements if kept else 0] * 3
+    assert asked == [network.measurements]
+
+
+def test_a_run_with_photometry_measured_before_goes_on_to_the_same_bits() -> None:
+    problem, network = problem_of(60, World())
+    problem = replace(problem, recipe=replace(problem.recipe, epochs=3, augment=True, dropout=0.1))
+    saved: list[bytes] = []
+    unbroken = Run(problem, network, lambda state: saved.append(state.encode()), Rules(1e9))
+    unbroken.train()
+    assert len(saved) == 3
+    again, network = problem_of(60, World())
+    resumed = Run(replace(again, recipe=problem.recipe), network, lambda state: None, Rules(1e9))
+    resumed.resume(Checkpoint.decode(saved[0], CPU))
+    resumed.train()
+    assert resumed.progress.history == unbroken.progress.history
+    weights = (run.network.state_dict().values() for run in (resumed, unbroken))
+    assert all(torch.equal(own, other) for own, other in zip(*weights, strict=True))

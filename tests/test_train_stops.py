@@ -41,7 +41,8 @@ if __name__ == "__main__":
     owner.{function} = signalling
     main()
 """
-STEP, VALIDATION, CALIBRATION = (
+MEASURING, STEP, VALIDATION, CALIBRATION = (
+    ("run", "module", "measured"),
     ("run", "module.Run", "_step"),
     ("run", "module", "ask_on_first"),
     ("finish", "module", "ask_on_first"),
@@ -139,6 +140,17 @@ def test_a_run_stopped_again_and_again_gives_the_bytes_of_an_unbroken_one(
         assert len(states(shards, name)) <= 2
     assert finished(shards, name) == unbroken
     assert states(shards, name) == []
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("more", "whom"), [([], SELF), (PAIR, SELF), (PAIR, OTHER)], ids=["alone", "rank 0", "rank 1"])
+def test_a_run_stopped_while_it_measures_begins_anew(
+    shards: Artifact, unbroken: str, unbroken_pair: str, more: list[str], whom: str
+) -> None:
+    name = f"measuring-{len(more)}-{'self' if whom == SELF else 'other'}"
+    preempted(signalled(shards, name, MEASURING, 1, signal.SIGTERM, *more, whom=whom))
+    assert states(shards, name) == []
+    assert finished(shards, name, *more) == (unbroken_pair if more else unbroken)
 
 
 @pytest.mark.real

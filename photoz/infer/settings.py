@@ -24,7 +24,8 @@ class InferSettings:
         metavar="N",
     )
     tta: bool = setting(
-        False, "Test-time augmentation: the mean PDF over each image's flips and quarter turns, at 8 times the work."
+        False,
+        "Test-time augmentation: the mean PDF over each image's flips and quarter turns, at up to 8 times the work.",
     )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto takes a GPU if there is one.")
 

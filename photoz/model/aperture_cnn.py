@@ -88,7 +88,7 @@ class AperturePhotometry(nn.Module):
         self.mean_f: torch.Tensor
         self.std_f: torch.Tensor
 
-    def measure(self, planes: list[torch.Tensor]) -> torch.Tensor:
+    def unscaled(self, planes: list[torch.Tensor]) -> torch.Tensor:
         """Features before they are standardised, (b, f)."""
         found = []
         for plane_bchw in planes:
@@ -103,13 +103,13 @@ class AperturePhotometry(nn.Module):
 
     def standardise_by(self, planes: list[torch.Tensor]) -> None:
         """Take mean and scatter of each feature from training images."""
-        measured_bf = self.measure(planes)
-        self.mean_f.copy_(measured_bf.mean(0))
-        self.std_f.copy_(measured_bf.std(0) + 1e-3)
+        found_bf = self.unscaled(planes)
+        self.mean_f.copy_(found_bf.mean(0))
+        self.std_f.copy_(found_bf.std(0) + 1e-3)
 
     def forward(self, planes: list[torch.Tensor]) -> torch.Tensor:
         # Clamped: an image unlike all in training must not reach the head as a huge number.
-        standard_bf: torch.Tensor = (self.measure(planes) - self.mean_f) / self.std_f
+        standard_bf: torch.Tensor = (self.unscaled(planes) - self.mean_f) / self.std_f
         return torch.clamp(standard_bf, -6.0, 6.0)
 
 

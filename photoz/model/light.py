@@ -8,7 +8,7 @@ from torch import nn
 
 from photoz.model.scaling import STRETCH_SOFTENING, InputScaling
 
-_CACHED_VALUES = 2**17  # so many at once stay in a core's cache from one operation to the next
+_CACHED_VALUES = 2**17  # so many at once for each thread stay in a core's cache from one operation to the next
 
 
 class Light(nn.Module):
@@ -48,7 +48,7 @@ class Light(nn.Module):
         )
         width = images_bchw.shape[3]
         offset, per_unit = self.offset_c.repeat(width), self.per_unit_c.repeat(width)
-        parts = 1 if images_bchw.is_cuda else 1 + images_bchw.numel() // _CACHED_VALUES
+        parts = 1 if images_bchw.is_cuda else 1 + images_bchw.numel() // (_CACHED_VALUES * torch.get_num_threads())
         for part_bchw, into_bchw in zip(images_bchw.chunk(parts), standard_bchw.chunk(parts), strict=True):
             if not self.levels:
                 part_bchw = _asinh(self.signal(part_bchw).div_(STRETCH_SOFTENING))

@@ -42,9 +42,10 @@ class Network(nn.Module, ABC):
         return 0
 
     def measure(self, observed: Observed) -> Observed:
-        """The same galaxies, with all that a network takes of their images that turning them leaves as it is.
+        """The same galaxies, with what the network sees of their images that neither turning nor training changes.
 
-        Measured once, it needs no measuring in any later pass over the same images, in whatever orientation.
+        Measured once, it needs no measuring in any later pass over the same images, in whatever orientation, by this
+        network or one with averages of its weights.
         """
         return observed
 

@@ -67,8 +67,7 @@ def ask(
     def ask_one(observed: Observed) -> tuple[Floats, Floats]:
         found = []
         with autocast(observed.images_bchw.device, network.bfloat16_on_cpu):
-            if len(orientations) > 1:
-                observed = network.measure(observed)
+            observed = network.measure(observed)  # once for all orientations
             for orientation in orientations:
                 turned_bchw = turned(observed.images_bchw, orientation) if orientation else observed.images_bchw
                 features_bf = network.features(observed._replace(images_bchw=turned_bchw))

@@ -22,8 +22,11 @@ def in_batches(count: int) -> list[Indices]:
     return np.array_split(np.arange(count), range(_BATCH, count, _BATCH))
 
 
-def measured(network: Network, pixels: Pixels, world: World, device: torch.device) -> Pixels:
-    """The galaxies with what the network measures of them, each rank a part for all. Raises Preempted as below."""
+def measured(network: Network, split: str, pixels: Pixels, world: World, device: torch.device) -> Pixels:
+    """A split's galaxies with what the network measures of them, each rank a part for all.
+
+    Raises Preempted on all ranks if one is to stop.
+    """
     if not network.measurements:
         return pixels
     parts = in_batches(len(pixels))
@@ -35,13 +38,12 @@ def measured(network: Network, pixels: Pixels, world: World, device: torch.devic
             if part is not None:
                 yield part
 
-    network.eval()
     measured_bf = torch.zeros(len(pixels), network.measurements, device=device)
-    with progress.stage("photometry", total=sum(map(len, mine)), unit="galaxies") as bar:
+    with progress.stage(f"measure {split}", total=sum(map(len, mine)), unit="galaxies") as bar:
         for (observed, _), part in zip(pixels.batches(agreed()), mine, strict=True):
             measured_bf[part[0] : part[-1] + 1] = network.measure(observed).measured_bf
             bar.advance(len(part))
-    return pixels.measured(distributed.summed(measured_bf, world))
+    return pixels.measured(distributed.added_up(measured_bf, world))
 
 
 def ask_on_first(

@@ -119,8 +119,8 @@ def totals(values: Sequence[float], world: runtime.World, device: torch.device) 
     return found
 
 
-def summed(values: torch.Tensor, world: runtime.World) -> torch.Tensor:
-    """A tensor's sum over ranks, in its place."""
+def added_up(values: torch.Tensor, world: runtime.World) -> torch.Tensor:
+    """A tensor summed over ranks, in its place."""
     if world.size > 1:
         dist.all_reduce(values)
     return values
@@ -155,4 +155,4 @@ def check_stop(world: runtime.World, device: torch.device) -> None:
 def stop_now() -> NoReturn:
     """Raise Preempted on every rank, the signalled one or not."""
     runtime.check_stop()
-    raise Preempted("another rank was asked to stop; the checkpoint is saved: run the same command to go on")
+    raise Preempted("another rank was asked to stop; what was saved is kept: run the same command to go on")

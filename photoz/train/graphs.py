@@ -1,6 +1,6 @@
 """Training steps on a GPU, recorded once for each batch size and started as one (CUDA graphs).
 
-A step of the default network is 250 small kernels: one by one they take longer to start than to run.
+A step of the default network is hundreds of small kernels: one by one they take longer to start than to run.
 """
 
 from collections import Counter

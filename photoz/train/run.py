@@ -99,7 +99,8 @@ class Run:
         """Train to the last epoch, from wherever the run is. Raises Preempted at a stop, its state saved."""
         world, device = self.problem.world, self.problem.device
         network = distributed.spread(self.network, world, device)
-        self._train, self._val = self._measured_once()
+        if self.progress.epoch < self.problem.recipe.epochs:  # a run that was stopped later has it no more to do
+            self._train, self._val = self._measured_once()
         samples, epochs = len(self.problem.train), self.problem.recipe.epochs
         with (
             averaging(self.network, world, device, self.rules.rank_timeout_s) as self._average_gradients,
@@ -122,10 +123,11 @@ class Run:
         """Galaxies to train and validate on, with what no orientation changes. A shift, in every step anew, would."""
         problem = self.problem
 
-        def of(pixels: Pixels) -> Pixels:
-            return measured(self.network, pixels, problem.world, problem.device)
+        def of(split: str, pixels: Pixels) -> Pixels:
+            return measured(self.network, split, pixels, problem.world, problem.device)
 
-        return problem.train if problem.recipe.shift_px else of(problem.train), of(problem.val)
+        train = problem.train if problem.recipe.shift_px else of("train", problem.train)
+        return train, of("val", problem.val)
 
     def _train_epoch(self, network: torch.nn.Module, bar: shown.Stage) -> None:
         """The steps that the epoch has left. After a stop in the validation there are none."""
