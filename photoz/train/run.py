@@ -121,13 +121,9 @@ class Run:
 
     def _measured_once(self) -> tuple[Pixels, Pixels]:
         """Galaxies to train and validate on, with what no orientation changes. A shift, in every step anew, would."""
-        problem = self.problem
-
-        def of(split: str, pixels: Pixels) -> Pixels:
-            return measured(self.network, split, pixels, problem.world, problem.device)
-
-        train = problem.train if problem.recipe.shift_px else of("train", problem.train)
-        return train, of("val", problem.val)
+        given, by = self.problem, (self.problem.world, self.problem.device)
+        train = given.train if given.recipe.shift_px else measured(self.network, "train", given.train, *by)
+        return train, measured(self.network, "val", given.val, *by)
 
     def _train_epoch(self, network: torch.nn.Module, bar: shown.Stage) -> None:
         """The steps that the epoch has left. After a stop in the validation there are none."""
