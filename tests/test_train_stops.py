@@ -144,12 +144,12 @@ def test_a_run_stopped_again_and_again_gives_the_bytes_of_an_unbroken_one(
 
 @pytest.mark.real
 @pytest.mark.parametrize(("more", "whom"), [([], SELF), (PAIR, SELF), (PAIR, OTHER)], ids=["alone", "rank 0", "rank 1"])
-def test_a_run_stopped_while_it_measures_begins_anew(
+def test_a_run_stopped_while_it_measures_gives_the_bytes_of_an_unbroken_one(
     shards: Artifact, unbroken: str, unbroken_pair: str, more: list[str], whom: str
 ) -> None:
     name = f"measuring-{len(more)}-{'self' if whom == SELF else 'other'}"
     preempted(signalled(shards, name, MEASURING, 1, signal.SIGTERM, *more, whom=whom))
-    assert states(shards, name) == []
+    assert whom == OTHER or states(shards, name) == []  # another process may hear of it only in the first step
     assert finished(shards, name, *more) == (unbroken_pair if more else unbroken)
 
 
