@@ -53,7 +53,7 @@ from tests.shards_support import files_table, make_shards, save_catalog
 from tests.training_support import drawn_galaxies
 
 CPU = torch.device("cpu")
-BATCH = 128
+BATCH = 128  # of the bare forward, where infer's own is slower
 
 
 def drawn(count: int, side_px: int) -> tuple[DecodedImages, np.ndarray]:
@@ -242,7 +242,7 @@ def plain_figure(shards: Artifact, folder: Path, name: str, side_px: int, rounds
     table = load(shards.store, Ref("catalog", "made")).table("catalog.parquet").to_pandas()
     chosen = np.flatnonzero(table["split"].to_numpy() == "train")
     z = table["z_spec"].to_numpy()
-    recipe = replace(recipe_for(name, len(chosen)), epochs=epochs, batch_size=BATCH)
+    recipe = replace(recipe_for(name, len(chosen)), epochs=epochs)
 
     def ours() -> None:
         torch.set_num_threads(usable_cores())

@@ -114,7 +114,7 @@ def candidates(shape: ImageShape, bins: RedshiftBins, galaxies: int) -> dict[str
     """Each network's recipe, and how it is built from the scaling."""
     ours, reference = recipe_for(APERTURE_CNN, galaxies), recipe_for(MENKO2024, galaxies)
     sizes = ApertureShape.from_json(design(APERTURE_CNN, shape, bins, ours))
-    plain = replace(ours, members=1, learning_rate=2e-3)
+    plain = replace(ours, members=1, batch_size=128, learning_rate=2e-3)
     stride = stem_stride(shape.height, shape.width)
     finer, coarser = max(1, stride // 2), 2 * stride
 

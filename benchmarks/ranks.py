@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from benchmarks.computing import BATCH, CPU, drawn, fresh
+from benchmarks.computing import CPU, drawn, fresh
 from benchmarks.ratios import Row, print_table
 from photoz import runtime
 from photoz.data.image_set import DecodedImages
@@ -68,9 +68,10 @@ def steps_of(way: str, rank: int, told: Told) -> Seconds:
     """Seconds of each step but the first of a short training, with a share of the batch by itself or with the other."""
     side_px = SIDES[told.model]
     world = World() if way == "alone" else World(rank, rank, RANKS, RANKS if way == "memory" else 1)
-    share = BATCH // RANKS
+    usual = recipe_for(told.model, 8000)
+    share = usual.batch_size // RANKS
     images, z = drawn(STEPS * share * world.size, side_px)
-    recipe = replace(recipe_for(told.model, 8000), epochs=1, batch_size=share * world.size)
+    recipe = replace(usual, epochs=1, batch_size=share * world.size)
     network, bins = fresh(told.model, side_px, recipe, images)
     few = DecodedImages(images.stored[:8], images.table[:8], images.image)
     val = Pixels(Labelled(few, z[:8]), CPU)

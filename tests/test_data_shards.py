@@ -74,6 +74,17 @@ def test_tables_are_read_without_the_tars(jpegs: Artifact) -> None:
     assert shards.table("all", ["z_spec"]).shape == (50, 1)
 
 
+def test_a_loaded_split_has_the_columns_that_are_computed_with_and_no_others(tmp_path: Path) -> None:
+    further = {name: pa.array(np.ones(20)) for name in ("mag_k", "ebv")}
+    rows = files_table(tmp_path, write_jpegs(tmp_path, 20), **further)
+    for has in ({"object_id", "ra", "dec", "z_spec", "ebv"}, {"object_id", "ra", "dec"}):
+        galaxies = rows.drop_columns(sorted({"z_spec", "ebv"} - has))
+        shards = open_shards(make_shards(save_catalog(tmp_path / str(len(has)), galaxies, tmp_path), ShardSettings()))
+        assert "mag_k" in shards.table().column_names
+        assert set(shards.load("all", "memory").table.column_names) == has
+        assert np.isfinite(reddening_of(shards.load("all", "memory").table)).all() == ("ebv" in has)
+
+
 def test_images_of_a_shard_are_those_of_the_files_in_the_order_of_its_table(jpegs: Artifact) -> None:
     files = files_by_id(jpegs)
     folder = Path(jpegs.input("catalog").summary["table_folder"])

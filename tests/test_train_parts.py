@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,13 @@ def test_a_lone_image_is_turned_too() -> None:
     image = torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4)
     generator = torch.Generator().manual_seed(0)
     assert len({turn_at_random(image, generator).numpy().tobytes() for _ in range(100)}) == 8
+
+
+@pytest.mark.parametrize("galaxies", [300, 1999, 2000, 4157, 6484, 10_833, 20_000, 500_000])
+def test_every_sample_has_enough_steps_and_enough_epochs(galaxies: int) -> None:
+    recipe = recipe_for("aperture-cnn", galaxies)
+    assert 12 <= recipe.epochs <= 60
+    assert recipe.epochs * math.ceil(galaxies / recipe.batch_size) >= (300 if galaxies < 2000 else 480)
 
 
 def test_the_rate_warms_up_and_comes_down_to_a_hundredth() -> None:

@@ -17,7 +17,7 @@ from photoz.errors import BadFormat
 FAILURES = "failures.parquet"
 ALL = "all"  # the split of galaxies that have none, and the word for every shard there is
 MOST_VALUES = 2**26  # of one image, as 8192 x 8192: more is no stamp of a galaxy
-_COMPUTED_WITH = {"object_id", "ra", "dec", "z_spec", "ebv"}
+COMPUTED_WITH = ("object_id", "ra", "dec", "z_spec", "ebv")  # columns; a catalogue may lack the last two
 _MOST_REDDENING = 1000.0  # mag: more, or an infinite one, is no measurement
 DTYPES = {"uint8": "|u1", "int16": "<i2", "float32": "<f4"}
 
@@ -52,7 +52,7 @@ def index_name(shard: str) -> str:
 
 def check_columns(rows: pa.Table, where: str) -> None:
     """Raise BadFormat unless the columns of an index that are computed with are of the catalogue's types."""
-    for name in _COMPUTED_WITH.intersection(rows.column_names):
+    for name in set(COMPUTED_WITH).intersection(rows.column_names):
         kind = rows[name].type
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         is_number = pa.types.is_floating(kind) or pa.types.is_null(kind)

@@ -41,4 +41,4 @@ def load_resident(shards: ShardSet, split: str, device: torch.device) -> Residen
         decoded = np.empty((place.stop - place.start, *stored_shape(image)), image.dtype)
         shards.read_images(name, decoded)
         stored[place] = torch.from_numpy(decoded).to(device)
-    return ResidentImages(stored, shards.table(split), image)
+    return ResidentImages(stored, shards.table(split, shards.computed_with), image)

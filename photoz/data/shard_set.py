@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,16 @@ from photoz.artifacts import Artifact
 from photoz.data.decode import MOST_THREADS, Members, Stored, as_bchw, decode_members, stored_shape
 from photoz.data.decoders import Decoders
 from photoz.data.image_set import DecodedImages, Images, Place, StreamedImages, choose_place, decoded
-from photoz.data.layout import ALL, MEMBER_COLUMNS, ImageFormat, check_columns, index_name, split_of, tar_name
+from photoz.data.layout import (
+    ALL,
+    COMPUTED_WITH,
+    MEMBER_COLUMNS,
+    ImageFormat,
+    check_columns,
+    index_name,
+    split_of,
+    tar_name,
+)
 from photoz.data.locations import Locations, allow_open_files
 from photoz.data.workers import usual_workers
 from photoz.errors import BadFormat, BadInput
@@ -87,6 +97,12 @@ class ShardSet:
         tables = in_order(lambda name: self.rows(name, columns), names, min(_INDEX_READERS, len(names)))
         return pa.concat_tables(list(tables)).combine_chunks()
 
+    @cached_property
+    def computed_with(self) -> list[str]:
+        """The columns that training and inference need, as far as there are such; a table may have hundreds more."""
+        with self.artifact.parquet(index_name(self._shards[0])) as file:
+            return [name for name in COMPUTED_WITH if name in file.schema_arrow.names]
+
     def rows(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Index rows of one shard: all catalogue columns, or `columns`."""
         table = self.artifact.table(index_name(shard), columns)
@@ -137,7 +153,7 @@ class ShardSet:
         if place == "auto":
             place = choose_place(size)
         log.info("%s: %d images, %s", split, shape[0], _PLACES[place].format(size / 1e9))
-        table = self.table(split)
+        table = self.table(split, self.computed_with)
         if place == "never":
             return StreamedImages(self._locations(split), table, self.image, self._held)
         identity = f"{self.artifact.payload_sha256[:32]}-{split}"

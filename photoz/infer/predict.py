@@ -100,7 +100,7 @@ class _Predictions:
 
     def shard(self, name: str) -> int:
         """Make and keep the predictions for a shard; returns its number of galaxies."""
-        index = self.source.rows(name)
+        index = self.source.rows(name, self.source.computed_with)
         rows = prediction_table(index, self._answers(name, index), self.trained.bins, self.model_sha256)
         if rows["object_id"].to_pylist() != index["object_id"].to_pylist():
             raise AssertionError(f"{name}: rows are not its galaxies in their order")
