@@ -53,7 +53,7 @@ from tests.shards_support import files_table, make_shards, save_catalog
 from tests.training_support import drawn_galaxies
 
 CPU = torch.device("cpu")
-BATCH = 128  # of the bare forward, where infer's own is slower
+LARGER_BATCH = 128  # than infer's own
 
 
 def drawn(count: int, side_px: int) -> tuple[DecodedImages, np.ndarray]:
@@ -147,7 +147,7 @@ def train_once(shards: Artifact, name: str) -> None:
 def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> list[Row]:
     """The whole infer job in this process against the network alone, on images that are decoded already.
 
-    The network alone takes infer's batches or training's, whichever is faster. Files have to be decoded, too: the job
+    The network alone takes infer's batches or larger ones, whichever are faster. Files have to be decoded, too: the job
     is also held against the network and bare decoding one after the other, each on all cores.
     """
     train_once(shards, name)
@@ -179,7 +179,7 @@ def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> lis
             list(pool.map(lambda share: share(), shares))
 
     own = settings.images_a_batch("cpu", 3 * side_px**2)
-    found = alternated({"own": bare(own), "large": bare(BATCH), "decode": decode, "job": job}, rounds)
+    found = alternated({"own": bare(own), "large": bare(LARGER_BATCH), "decode": decode, "job": job}, rounds)
     made = load(shards.store, Ref("predictions", "bench-0"))
     tables = [made.table(f"{piece}.parquet") for piece in open_shards(shards).shard_names("train")]
     written = statistics.median(cost(lambda: [as_parquet(table) for table in tables]).cpu for _ in range(rounds))
