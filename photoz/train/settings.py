@@ -21,7 +21,9 @@ class TrainSettings:
     epochs: int | None = setting(
         None, "Times that training sees each galaxy (default: by the network and the sample's size).", metavar="N"
     )
-    batch_size: int | None = setting(None, "Galaxies a step, over all processes together.", metavar="N")
+    batch_size: int | None = setting(
+        None, "Galaxies a step, over all processes together (default: as for epochs).", metavar="N"
+    )
     seed: int = setting(0, "Seed of the weights, the shuffles and the augmentation.", metavar="N")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto takes a GPU if there is one.")
     nproc: int = setting(1, "Processes on this machine, one a GPU with CUDA.", metavar="N")
