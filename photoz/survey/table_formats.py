@@ -1,11 +1,13 @@
 """Columns and units out of CSV, Parquet, FITS and VOTable files, before anyone asks what they mean."""
 
 import csv
+import hashlib
 import io
 import re
 import struct
 import warnings
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,20 +49,47 @@ _NULLS = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "None", "--"]
 
 @dataclass(frozen=True)
 class RawTable:
-    """Columns of equal length as the file gives them, and the units that it states."""
+    """A table's columns by name, each decoded when it is asked for, and the units that the file states."""
 
-    columns: dict[str, pa.Array]
-    units: dict[str, str]
+    path: Path
+    names: tuple[str, ...]  # in file order, readable or not; a name can stand twice
+    rows: int
+    units: Mapping[str, str]  # of names that stand once
     states_units: bool  # the format has a place for units: FITS and VOTable
+    decode: Callable[[str], pa.Array]
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return max((len(column) for column in self.columns.values()), default=0)
+    def column(self, name: str) -> pa.Array:
+        """The column's values; BadInput names it if it can't be read, or if its name stands twice."""
+        if self.names.count(name) > 1:
+            raise BadInput(
+                f"--table {self.path}: column {name!r} is there {self.names.count(name)} times; "
+                "expected it once: rename or remove the others"
+            )
+        try:
+            return self.decode(name)
+        except _FAULTS as error:
+            raise BadInput(f"--table {self.path}: column {name!r} can't be read: {_reason(error)}") from None
 
 
-def read_raw(path: Path) -> RawTable:
-    """The file's columns; BadInput names what keeps it from being read. CSV columns are text."""
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def table_file(path: Path) -> Path:
+    """The file or folder that is read."""
+    return path
+
+
+def table_digest(path: Path) -> str:
+    """SHA-256 of all that is read."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_raw(path: Path, suits: Callable[[Sequence[str]], bool] = lambda names: True) -> RawTable:
+    """The file's table, of several the first whose column names suit; BadInput says what keeps it from being read.
+
+    CSV columns are text.
+    """
     if not path.is_file():
         raise BadInput(f"--table {path}: no such file; expected a CSV, Parquet, FITS or VOTable file")
     readers = {"CSV": _read_csv, "Parquet": _read_parquet, "FITS": _read_fits, "VOTable": _read_votable}
@@ -72,11 +101,15 @@ def read_raw(path: Path) -> RawTable:
     try:
         raw = readers[kind](path)
     except _FAULTS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise BadInput(f"--table {path}: can't be read as {kind}: {reason}") from None
+        raise BadInput(f"--table {path}: can't be read as {kind}: {_reason(error)}") from None
     if raw.rows == 0:
         raise BadInput(f"--table {path}: the table has no rows; expected at least one galaxy")
     return raw
+
+
+def _held(path: Path, columns: dict[str, pa.Array], units: dict[str, str], states_units: bool) -> RawTable:
+    rows = max((len(column) for column in columns.values()), default=0)
+    return RawTable(path, tuple(columns), rows, units, states_units, columns.__getitem__)
 
 
 def _read_csv(path: Path) -> RawTable:
@@ -86,7 +119,7 @@ def _read_csv(path: Path) -> RawTable:
     if repeated:
         raise BadInput(f"--table {path}: column {repeated[0]!r} is there twice; expected each name once")
     if not text[start:].strip():
-        return RawTable({name: pa.array([], pa.string()) for name in header}, {}, states_units=False)
+        return _held(path, {name: pa.array([], pa.string()) for name in header}, {}, states_units=False)
     table = pa_csv.read_csv(
         io.BytesIO(text[start:].encode()),
         read_options=pa_csv.ReadOptions(column_names=header),
@@ -95,7 +128,7 @@ def _read_csv(path: Path) -> RawTable:
             column_types=dict.fromkeys(header, pa.string()), null_values=_NULLS, strings_can_be_null=True
         ),
     )
-    return RawTable({name: _trimmed(table[name].combine_chunks()) for name in header}, {}, states_units=False)
+    return _held(path, {name: _trimmed(table[name].combine_chunks()) for name in header}, {}, states_units=False)
 
 
 def _trimmed(column: pa.Array) -> pa.Array:
@@ -138,16 +171,17 @@ def _is_number(text: str) -> bool:
 
 def _read_parquet(path: Path) -> RawTable:
     schema = pq.read_schema(path)
-    table = read_bounded(path, [field.name for field in schema if not is_boundless(field.type)])
-    columns = {name: table[name].combine_chunks() for name in table.column_names}
-    # Lists are not read, only known by name and type: whoever asks for one is told what it holds.
-    columns |= {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in columns}
     units = {
-        field.name: field.metadata[b"unit"].decode()
-        for field in table.schema
-        if field.metadata and b"unit" in field.metadata
+        field.name: field.metadata[b"unit"].decode() for field in schema if field.metadata and b"unit" in field.metadata
     }
-    return RawTable(columns, units, states_units=False)
+    rows = pq.read_metadata(path).num_rows
+
+    def decode(name: str) -> pa.Array:
+        kind = schema.field(name).type
+        # Lists are not read, only known by name and type: whoever asks for one is told what it holds.
+        return pa.nulls(rows, kind) if is_boundless(kind) else read_bounded(path, [name])[name].combine_chunks()
+
+    return RawTable(path, tuple(schema.names), rows, units, False, decode)
 
 
 def _unzipped(path: Path) -> bytes:
@@ -171,10 +205,10 @@ def _read_fits(path: Path) -> RawTable:
             tables = [hdu for hdu in file if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
             if not tables:
                 raise BadInput(f"--table {path}: a FITS file without a table; expected a table extension")
-            return _from_fits(tables[0])
+            return _from_fits(path, tables[0])
 
 
-def _from_fits(table: fits.BinTableHDU) -> RawTable:
+def _from_fits(path: Path, table: fits.BinTableHDU) -> RawTable:
     """The columns with one value a row. Those of variable length are left: many rows can point at the same long one."""
     columns, units = {}, {}
     for column in table.columns:
@@ -186,7 +220,7 @@ def _from_fits(table: fits.BinTableHDU) -> RawTable:
         columns[column.name] = _to_arrow(values, np.broadcast_to(blank, values.shape))
         if column.unit is not None:
             units[column.name] = str(column.unit)
-    return RawTable(columns, units, states_units=True)
+    return _held(path, columns, units, states_units=True)
 
 
 def _read_votable(path: Path) -> RawTable:
@@ -194,16 +228,13 @@ def _read_votable(path: Path) -> RawTable:
     check_votable(data, _most_unfolded(data))
     table = votable.parse_single_table(io.BytesIO(data), verify="ignore")
     units = {str(field.name or field.ID): str(field.unit) for field in table.fields if field.unit is not None}
-    raw = _from_astropy(table.to_table(use_names_over_ids=True))
-    return RawTable(raw.columns, units, states_units=True)
+    return _held(path, _from_astropy(table.to_table(use_names_over_ids=True)), units, states_units=True)
 
 
-def _from_astropy(table: astropy.table.Table) -> RawTable:
+def _from_astropy(table: astropy.table.Table) -> dict[str, pa.Array]:
     table.convert_bytestring_to_unicode()
     scalar = [name for name in table.colnames if table[name].ndim == 1]
-    columns = {name: _to_arrow(np.ma.getdata(table[name]), np.ma.getmaskarray(table[name])) for name in scalar}
-    units = {name: str(table[name].unit) for name in columns if table[name].unit is not None}
-    return RawTable(columns, units, states_units=True)
+    return {name: _to_arrow(np.ma.getdata(table[name]), np.ma.getmaskarray(table[name])) for name in scalar}
 
 
 def _to_arrow(values: NDArray[np.generic], mask: NDArray[np.bool_]) -> pa.Array:
