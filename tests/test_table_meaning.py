@@ -219,7 +219,7 @@ def test_fluxes_that_state_no_unit_are_refused_by_their_values(tmp_path: Path) -
     assert "expected AB magnitudes" in refusal(csv(tmp_path, column("mag_r", [-21.5, -20.1, -22.3])))
     assert "mag_r" not in read(tmp_path / "mine.csv", "mag_r=-").rows.column_names
     bright = csv(tmp_path, column("mag_r", [17.5, 18.5, *[0] * 20, *range(10, 30)]))
-    assert values(bright, "mag_r")[:3] == [17.5, 18.5, 0]  # one odd value, however often, makes no fluxes
+    assert values(bright, "mag_r")[:3] == [17.5, 18.5, None]  # one odd value, however often, makes no fluxes
 
 
 def test_shared_fluxes_of_the_legacy_surveys_become_magnitudes(shared_data: Path) -> None:
@@ -241,6 +241,12 @@ def test_blanked_values_are_called_what_they_are(tmp_path: Path, caplog: pytest.
     assert len(warned) == 1 and "2 values of mag_r can't be right (61.7, 74.2)" in warned[0]
     errors = csv(tmp_path, "ra,dec,mag_r,mag_err_r\n1,2,17,-1\n3,4,18,0.1\n")
     assert values(errors, "mag_err_r") == [None, 0.1]
+    caplog.clear()
+    many = csv(tmp_path, column("mag_r", [*[17 + row / 100 for row in range(9)], *[0] * 12, 37.5, 37.5, 37.5, 3.5]))
+    assert values(many, "mag_r")[9:] == [*[None] * 15, 3.5]
+    assert "15 values of mag_r can't be right (0, 37.5): now null" in caplog.text
+    assert "1 values of mag_r are unlikely (3.5) and kept" in caplog.text
+    assert values(csv(tmp_path, column("ebv", [0.1, -1, -9999, -0.01])), "ebv") == [0.1, None, None, -0.01]
 
 
 def test_columns_that_only_their_prefix_makes_ours_are_left_out(
@@ -554,6 +560,7 @@ def test_image_paths_start_in_the_folder_that_images_from_names(tmp_path: Path) 
         ("\\\\server\\a.jpg", "is a Windows path"),
         ("C:/images/a.jpg", "is a Windows path"),
         ("~/im/a.jpg", "~ is not expanded"),
+        ("https://example.org/a.jpg", "is a URL"),
     ],
 )
 def test_paths_of_other_systems_and_shells_get_one_line(name: str, said: str, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def image_columns(rows: TableRows, names: pa.Array, root: Path, images_from: str
     if not any(digests):
         first = next(filter(None, relative), None)
         looked = f"looked for {root / first}" if first else "the column is empty"
-        elsewhere = "" if images_from else ", or name their folder with --images-from"
+        elsewhere = "" if images_from or not first else ", or name their folder with --images-from"
         raise rows.refusal(f"none of the {len(given)} images is there ({looked}); check the image column{elsewhere}")
     missing = digests.count(None)
     if missing:
@@ -65,6 +65,8 @@ def _relative(rows: TableRows, row: int, name: str, root: Path, images_from: str
             f"{where} can't be a file's name in this locale ({sys.getfilesystemencoding()}); "
             "expected a UTF-8 locale: set LC_ALL=C.UTF-8"
         ) from None
+    if "://" in name:
+        raise rows.refusal(f"{where} is a URL; expected a file: download the images first")
     if name.startswith("~"):
         raise rows.refusal(f"{where}: ~ is not expanded; expected a path relative to {root}")
     if _WINDOWS.match(name) and not os.path.lexists(root / name):

@@ -26,8 +26,9 @@ log = logging.getLogger("photoz.catalog")
 MAGNITUDE_LIMIT = 60.0  # beyond it no number is a magnitude
 MAGNITUDES = (5.0, 35.0)  # from the brightest galaxies to beyond the deepest images
 _MOST_OUTSIDE = 0.1  # of the distinct values: fluxes spread over decades, magnitudes do not
-_FEWEST_OUTSIDE = 3
-_PLACEHOLDER = re.compile(r"[+-]?99+(\.9+)?|-9(\.9+)?|[+-]?1(000)+|[+-]?1e\+[1-9]\d|[+-]?inf")
+_FEWEST_OUTSIDE = 2
+_FEWEST_REPEATED, _MOST_REPEATED = 3, 2  # rows that share a placeholder, and placeholders in one column
+_PLACEHOLDER = re.compile(r"[+-]?99+(\.9+)?|-9(\.9+)?|[+-]?1(000)*|[+-]?1e\+[1-9]\d|[+-]?inf")
 _SIGMA_IN_MAG = 2.5 / math.log(10)  # of a relative error of 1
 
 
@@ -49,7 +50,7 @@ def reddening(rows: TableRows, source: Source) -> pa.Array:
     """E(B-V) in magnitudes, null where not known."""
     if not (is_no_unit(source.unit) or is_magnitude(str(source.unit))):
         raise rows.refusal(f"column {source.column!r} is in {str(source.unit)[:60]!r}; expected E(B-V) in magnitudes")
-    return from_numpy(_blanked(rows, "ebv", to_numpy(rows.floats(source.column))))
+    return from_numpy(_blanked(rows, "ebv", to_numpy(rows.floats(source.column)), least=-0.5))
 
 
 def _may_be_magnitudes(rows: TableRows, source: Source) -> bool:
@@ -76,8 +77,7 @@ def _values(rows: TableRows, ours: str, sources: Mapping[str, Source]) -> Floats
             log.info("%s: %d fluxes of %s are 0 or less: now null", rows.path.name, np.count_nonzero(dark), ours)
         with np.errstate(divide="ignore", invalid="ignore"):
             values = np.where(dark, np.nan, float(zero_point(str(source.unit)) or 0) - 2.5 * np.log10(values))
-    _check_values(rows, ours, source, values)
-    return _blanked(rows, ours, values)
+    return _blanked(rows, ours, _check_values(rows, ours, source, values))
 
 
 def _errors(rows: TableRows, ours: str, sources: Mapping[str, Source]) -> Floats:
@@ -97,7 +97,7 @@ def _errors(rows: TableRows, ours: str, sources: Mapping[str, Source]) -> Floats
             errors = np.where(fluxes > 0, _SIGMA_IN_MAG * scale * errors / fluxes, np.nan)
     elif flux is not None and flux.asked and flux.unit is not None and zero_point(flux.unit) is not None:
         log.info("%s: %s is taken as magnitudes, although %s is made from fluxes", rows.path.name, ours, value_name)
-    return _blanked(rows, ours, np.where(errors < 0, -np.inf, errors))
+    return _blanked(rows, ours, errors, least=0.0)
 
 
 def _is_flux(rows: TableRows, ours: str, source: Source) -> bool:
@@ -118,39 +118,53 @@ def _is_flux(rows: TableRows, ours: str, source: Source) -> bool:
     raise rows.refusal(f"column {source.column!r} is in {unit[:60]!r}{hint}")
 
 
-def _check_values(rows: TableRows, ours: str, source: Source, values: Floats) -> None:
-    """BadInput if the median, or a good part of the distinct values, is no galaxy's magnitude."""
-    known = values[~np.isnan(values) & ~spelt_as(values, _PLACEHOLDER)]
-    if not len(known):
-        return
+def _check_values(rows: TableRows, ours: str, source: Source, values: Floats) -> Floats:
+    """`values` with NaN for one or two numbers that stand for all that was not measured, such as 0.
+
+    BadInput if the median, or a good part of the distinct values, is no galaxy's magnitude.
+    """
     low, high = MAGNITUDES
-    distinct = np.unique(known)
-    outside = np.count_nonzero((distinct < low) | (distinct > high))
-    median = float(np.median(known))
-    if low <= median <= high and (outside < _FEWEST_OUTSIDE or outside <= _MOST_OUTSIDE * len(distinct)):
-        return
-    hint = f"if these are fluxes, convert them: --columns {ours}={source.column}:nmgy (or maggy, Jy, mJy, uJy, nJy)"
-    if source.unit_given and zero_point(source.unit or "") is not None:
-        hint = f"check the unit of the flux, {source.unit}"
-    raise rows.refusal(
-        f"{ours} (column {source.column!r}) has the median {median:.4g} and values from {known.min():.4g} to "
-        f"{known.max():.4g}; expected AB magnitudes, {low:g} to {high:g}: {hint}, or leave the column out: "
-        f"--columns {ours}=-"
-    )
-
-
-def _blanked(rows: TableRows, ours: str, values: Floats) -> Floats:
-    """NaN for what stands for "not measured", such as -9999, and for infinite numbers; said, with examples."""
-    usual = spelt_as(values, _PLACEHOLDER) & ((np.abs(values) >= MAGNITUDE_LIMIT) | (values < 0))
-    unusual = (np.abs(values) >= MAGNITUDE_LIMIT) & ~usual
-    if usual.any():
-        log.info(
-            "%s: %d values of %s mean `not measured` (%s): now null",
-            rows.path.name, np.count_nonzero(usual), ours, examples(values[usual]),
-        )  # fmt: skip
-    if unusual.any():
+    known = values[~np.isnan(values) & ~spelt_as(values, _PLACEHOLDER, MAGNITUDE_LIMIT)]
+    distinct, counts = np.unique(known, return_counts=True)
+    outside = (distinct < low) | (distinct > high)
+    repeated = distinct[outside & (counts >= _FEWEST_REPEATED)]
+    if 0 < len(repeated) <= _MOST_REPEATED:
+        _say(rows, ours, values[np.isin(values, repeated)], usual=False)
+        return _check_values(rows, ours, source, np.where(np.isin(values, repeated), np.nan, values))
+    if not len(known):
+        return values
+    median, count = float(np.median(known)), np.count_nonzero(outside)
+    if not low <= median <= high or count > max(_FEWEST_OUTSIDE, _MOST_OUTSIDE * len(distinct)):
+        hint = f"if these are fluxes, convert them: --columns {ours}={source.column}:nmgy (or maggy, Jy, mJy, uJy, nJy)"
+        if source.unit_given and zero_point(source.unit or "") is not None:
+            hint = f"check the unit of the flux, {source.unit}"
+        raise rows.refusal(
+            f"{ours} (column {source.column!r}) has the median {median:.4g} and values from {known.min():.4g} to "
+            f"{known.max():.4g}; expected AB magnitudes, {low:g} to {high:g}: {hint}, or leave the column out: "
+            f"--columns {ours}=-"
+        )
+    kept = distinct[outside & (np.abs(distinct) < MAGNITUDE_LIMIT)]
+    if len(kept):
         log.warning(
-            "%s: %d values of %s can't be right (%s): now null; they are no usual placeholders, so check the column",
-            rows.path.name, np.count_nonzero(unusual), ours, examples(values[unusual]),
+            "%s: %d values of %s are unlikely (%s) and kept; expected %g to %g: check them",
+            rows.path.name, len(kept), ours, examples(kept), low, high,
         )  # fmt: skip
-    return np.where(usual | unusual, np.nan, values)
+    return values
+
+
+def _blanked(rows: TableRows, ours: str, values: Floats, least: float = -MAGNITUDE_LIMIT) -> Floats:
+    """NaN for what stands for "not measured", such as -9999, and for what is impossible; said, with examples."""
+    impossible = (np.abs(values) >= MAGNITUDE_LIMIT) | (values < least)
+    usual = spelt_as(values, _PLACEHOLDER, MAGNITUDE_LIMIT) & (impossible | (values < 0))
+    for which, is_usual in ((usual, True), (impossible & ~usual, False)):
+        if which.any():
+            _say(rows, ours, values[which], is_usual)
+    return np.where(usual | impossible, np.nan, values)
+
+
+def _say(rows: TableRows, ours: str, blanked: Floats, usual: bool) -> None:
+    said = (rows.path.name, len(blanked), ours, examples(blanked))
+    if usual:
+        log.info("%s: %d values of %s mean `not measured` (%s): now null", *said)
+    else:
+        log.warning("%s: %d values of %s can't be right (%s): now null; no usual placeholders, so check them", *said)

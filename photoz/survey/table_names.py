@@ -22,8 +22,8 @@ _STANDARD = {
 }
 # Names that may mean it: worth a hint, where nothing says otherwise.
 _LIKELY = {
-    "ra": "alpha _ra",
-    "dec": "de decl delta _de _dec",
+    "ra": "alpha _ra target_ra mean_ra mean_fiber_ra",
+    "dec": "de decl delta _de _dec target_dec mean_dec mean_fiber_dec",
     "z_spec": "z z_best zbest zsp z_sp z_helio zhelio z_cmb zcmb",
     "object_id": "objid obj_id id source_id name targetid specobjid",
     "image": "file filename path jpeg npy cutout",

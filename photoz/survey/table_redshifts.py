@@ -19,8 +19,8 @@ _NEIGHBOURS = 10
 
 def clean_redshifts(rows: TableRows, name: str, values: Floats) -> Floats:
     """`values` with NaN for placeholders such as -9.999 or 99, which are counted and said."""
-    unknown = spelt_as(values, _PLACEHOLDER)
-    nines = spelt_as(values, _ONE_NINE)
+    unknown = spelt_as(values, _PLACEHOLDER, 9)
+    nines = spelt_as(values, _ONE_NINE, 9)
     if np.count_nonzero(nines) > 1:
         unknown |= nines
     if unknown.any():
@@ -57,7 +57,7 @@ def check_errors(rows: TableRows, errors: Floats, z_spec: Floats | None) -> Floa
     """Standard errors, NaN where placeholders stand or where there is no redshift; BadInput for other negative ones."""
     if z_spec is not None:
         errors = np.where(np.isnan(z_spec), np.nan, errors)
-    errors = np.where(spelt_as(errors, _NO_ERROR), np.nan, errors)
+    errors = np.where(spelt_as(errors, _NO_ERROR, 9), np.nan, errors)
     wrong = np.flatnonzero((errors < 0) | np.isinf(errors))
     if len(wrong):
         raise rows.refusal(
@@ -73,15 +73,16 @@ def repeated_values(values: Floats) -> dict[float, int]:
     Redshifts with few decimals repeat by chance: a value must stand out by six standard deviations.
     """
     distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-    found = {}
-    repeating = np.count_nonzero(counts > 1)
-    for index in np.flatnonzero(counts >= 3):
-        around = np.delete(counts[max(0, index - _NEIGHBOURS) : index + _NEIGHBOURS + 1], min(int(index), _NEIGHBOURS))
-        usual = float(around.mean()) if len(around) else 0.0
-        least = 3 if distinct[index] == 0 or repeating == 1 else max(6.0, usual + 6 * usual**0.5)
-        if counts[index] >= least:
-            found[float(distinct[index])] = int(counts[index])
-    return found
+    if not len(distinct):
+        return {}
+    place = np.arange(len(distinct))
+    first, last = np.maximum(place - _NEIGHBOURS, 0), np.minimum(place + _NEIGHBOURS + 1, len(distinct))
+    before = np.concatenate([[0], np.cumsum(counts)])
+    usual = (before[last] - before[first] - counts) / np.maximum(last - first - 1, 1)
+    least = np.maximum(6, usual + 6 * np.sqrt(usual))
+    least[(distinct == 0) | (np.count_nonzero(counts > 1) == 1)] = 3
+    odd = counts >= least
+    return dict(zip(distinct[odd].tolist(), counts[odd].tolist(), strict=True))
 
 
 def say_repeated(rows: TableRows, found: dict[float, int], dropped: bool) -> None:
@@ -89,7 +90,7 @@ def say_repeated(rows: TableRows, found: dict[float, int], dropped: bool) -> Non
     most = sorted(found, key=lambda value: -found[value])[:4]
     said = ", ".join(f"z_spec = {value:.7g} in {found[value]} rows" for value in most)
     said += " …" if len(found) > 4 else ""
-    if dropped:
+    if found and dropped:
         log.info("%s: %s: dropped, as --drop-repeated-z says", rows.path.name, said)
     elif found:
         log.warning(

@@ -127,9 +127,12 @@ def from_numpy(values: Floats) -> pa.Array:
     return pa.array(values, pa.float64(), mask=np.isnan(values))
 
 
-def spelt_as(values: Floats, pattern: re.Pattern[str]) -> npt.NDArray[np.bool_]:
-    """Which values match when they are written with seven digits, as many as float32 has: -9.999, 99, 1e+20."""
-    distinct = np.unique(values[~np.isnan(values)])
+def spelt_as(values: Floats, pattern: re.Pattern[str], least: float) -> npt.NDArray[np.bool_]:
+    """Which values match when they are written with seven digits, as many as float32 has: -9.999, 99, 1e+20.
+
+    Only negative ones and those from `least` on are looked at.
+    """
+    distinct = np.unique(values[(values < 0) | (values >= least)])
     return np.isin(values, [value for value in distinct if pattern.fullmatch(f"{value:.7g}")])
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import astropy.units as u
 
@@ -91,8 +92,10 @@ def _plain(text: str) -> str:
 
 
 def _astropy(text: str) -> u.UnitBase | None:
-    try:
-        unit = u.Unit(text.strip(), parse_strict="silent")
-    except (ValueError, TypeError):
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", u.UnitsWarning)  # what it says of the spelling concerns the file's writer
+        try:
+            unit = u.Unit(text.strip(), parse_strict="silent")
+        except (ValueError, TypeError):
+            return None
     return None if isinstance(unit, u.UnrecognizedUnit) else unit
