@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from photoz.errors import BadInput
-from photoz.survey.table_formats import RawTable
+from photoz.survey.raw_table import RawTable
 
 LARGEST_EXACT_FLOAT = 2**53
 _ID_NAMES = re.compile(r"^(spec|photo|source|target|object|obj)?_?(obj|object)?_?id$", re.IGNORECASE)
