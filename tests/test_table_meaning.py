@@ -579,6 +579,12 @@ def test_a_name_outside_the_locale_is_one_line(tmp_path: Path) -> None:
     assert b"can't be a file's name in this locale" in done.stderr and b"Traceback" not in done.stderr
 
 
+def test_a_folder_whose_name_is_no_utf8_is_one_line(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    assert "caf\\xe9 has a name that is no UTF-8" in refusal(csv(folder, "ra,dec\n1,2\n"))
+
+
 # The command
 
 

@@ -22,15 +22,21 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\")
 
 def image_root(path: Path, images_from: str | None) -> Path:
     """The folder that image names are relative to: the table's own, or the one that --images-from names."""
-    if images_from is None:
-        return path.resolve().parent
-    root = Path(images_from)
+    root = path.resolve().parent if images_from is None else Path(images_from)
     if not root.is_dir():
-        tilde = "; ~ is not expanded here, so write the folder out" if images_from.startswith("~") else ""
+        tilde = "; ~ is not expanded here, so write the folder out" if str(images_from).startswith("~") else ""
         raise BadInput(
             f"--images-from {images_from}: no such folder; expected the one that image paths start in{tilde}"
         )
-    return root.resolve()
+    root = root.resolve()
+    try:
+        str(root).encode()  # the catalogue says where its images are
+    except UnicodeEncodeError:
+        shown = os.fsencode(root).decode(errors="backslashreplace")
+        raise BadInput(
+            f"the folder {shown} has a name that is no UTF-8; expected one that is: rename or link it"
+        ) from None
+    return root
 
 
 def image_columns(rows: TableRows, names: pa.Array, root: Path, images_from: str | None) -> dict[str, pa.Array]:

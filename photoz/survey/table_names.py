@@ -45,7 +45,8 @@ def find_columns(rows: TableRows, mapping: Mapping[str, str]) -> dict[str, Sourc
     """{our name: its source} of every column that is used. BadInput for a mapping or a table that can't work."""
     mapped = {ours: _mapped(rows, ours, theirs) for ours, theirs in mapping.items() if theirs != LEFT_OUT}
     taken = {source.column for source in mapped.values()}
-    free = [name for name in rows.names if name not in taken]
+    # Pixels in a column `image` are no file names: the reader has said what to do with them.
+    free = [name for name in rows.names if name not in taken and not (name == "image" and name in rows.raw.arrays)]
     found = {}
     for ours, name in _by_name(rows, free, set(mapping)).items():
         found[ours] = Source(name, rows.raw.units.get(name))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from photoz.errors import BadInput
-from photoz.survey.table_formats import RawTable
+from photoz.survey.raw_table import RawTable
 
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|infinity|nan)$", re.ASCII | re.IGNORECASE)
 # Excel's ways to keep a long number as text: ="123" and '123.
