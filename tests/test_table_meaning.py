@@ -557,7 +557,7 @@ def test_image_paths_start_in_the_folder_that_images_from_names(tmp_path: Path) 
     [
         ("C:\\images\\a.jpg", "is a Windows path"),
         ("im\\a.jpg", "is a Windows path"),
-        ("\\\\server\\a.jpg", "is a Windows path"),
+        ("\\\\server\\a.jpg", "is outside the table's folder"),
         ("C:/images/a.jpg", "is a Windows path"),
         ("~/im/a.jpg", "~ is not expanded"),
         ("https://example.org/a.jpg", "is a URL"),

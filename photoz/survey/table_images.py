@@ -75,8 +75,6 @@ def _relative(rows: TableRows, row: int, name: str, root: Path, images_from: str
         raise rows.refusal(f"{where} is a URL; expected a file: download the images first")
     if name.startswith("~"):
         raise rows.refusal(f"{where}: ~ is not expanded; expected a path relative to {root}")
-    if _WINDOWS.match(name) and not os.path.lexists(root / name):
-        raise rows.refusal(f"{where} is a Windows path; expected / between folders, relative to {root}")
     pure = PurePosixPath(name)
     if pure.is_absolute() and images_from is not None:
         start = next((folder for folder in (Path(images_from).absolute(), root) if pure.is_relative_to(folder)), None)
@@ -84,10 +82,12 @@ def _relative(rows: TableRows, row: int, name: str, root: Path, images_from: str
             raise rows.refusal(f"{where} is outside --images-from {images_from}; expected a path below that folder")
         pure = pure.relative_to(start)
         name = str(pure)
-    if _escapes(root, pure):
+    if _escapes(root, pure) or _escapes(root, PurePosixPath(name.replace("\\", "/"))):
         place = "the table's folder" if images_from is None else f"--images-from {images_from}"
         absolute = ": name the root of absolute paths with --images-from" if pure.is_absolute() else ""
         raise rows.refusal(f"{where} is outside {place}, or no path; expected a path relative to {root}{absolute}")
+    if _WINDOWS.match(name) and not os.path.lexists(root / name):
+        raise rows.refusal(f"{where} is a Windows path; expected / between folders, relative to {root}")
     return name
 
 
