@@ -16,7 +16,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from photoz.errors import BadInput
+from photoz.shards.formats import read_array
 from photoz.survey.columns import parse_columns
+from photoz.survey.picture import NoCutout
 from photoz.survey.table import UserTable, read_table
 from photoz.survey.table_formats import read_raw
 
@@ -221,6 +223,17 @@ def test_a_votables_column_that_nobody_asks_for_refuses_no_table(tmp_path: Path)
     assert "column 'c'" in refusal(path, "object_id=c")  # one character by its FIELD: the rest would be lost
 
 
+@pytest.mark.parametrize("packing", ["tabledata", "binary", "binary2"])
+def test_a_votables_rows_are_the_same_however_they_are_packed(packing: str, tmp_path: Path) -> None:
+    table = Table({"ra": RA, "vis": [1j, 2j], "three": np.zeros((2, 3)), "dec": DEC, "object_id": ["abc", "d"]})
+    table["ra"].unit = table["dec"].unit = "deg"
+    table["mag_r"] = np.ma.array([17.5, 1.0], mask=[False, True])
+    table.write(tmp_path / "t.vot", format="votable", tabledata_format=packing)
+    expected = {"object_id": ["abc", "d"], "ra": RA, "dec": DEC, "mag_r": [17.5, None]}
+    assert {name: rows_of(tmp_path / "t.vot")[name] for name in expected} == expected
+    assert "column 'vis' holds values of datatype 'doubleComplex'" in refusal(tmp_path / "t.vot", "z_spec=vis")
+
+
 def test_of_a_votables_tables_the_first_with_positions_is_taken(tmp_path: Path) -> None:
     data = "<DATA><TABLEDATA><TR><TD>1</TD></TR></TABLEDATA></DATA>"
     other = f'<TABLE name="notes"><FIELD name="x" datatype="int"/>{data}</TABLE>'
@@ -413,6 +426,24 @@ def test_an_ecsv_header_that_does_not_fit_its_columns_is_refused(tmp_path: Path)
     assert "makes no sense" in refusal(written(tmp_path / "t.ecsv", b"# %ECSV 1.0\n# datatype: [\nra dec\n1 2\n"))
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "{<<: [*a, *a]}",  # doubles with each line: a few more are gigabytes
+        "[" * 5000,
+        "x" * 2**20,
+    ],
+)
+def test_an_ecsv_header_that_unfolds_without_end_is_refused(unit: str, tmp_path: Path) -> None:
+    text = f"# %ECSV 1.0\n# datatype:\n# - &a {{name: ra}}\n# - {{name: dec, unit: {unit}}}\nra dec\n1 2\n"
+    assert "makes no sense" in refusal(written(tmp_path / "t.ecsv", text.encode()))
+
+
+def test_a_unit_that_is_no_text_is_no_angle(tmp_path: Path) -> None:
+    text = "# %ECSV 1.0\n# datatype:\n# - {name: ra, unit: &a [x, x]}\n# - {name: dec, unit: [*a, *a]}\nra dec\n1 2\n"
+    assert "'a list'" in refusal(written(tmp_path / "t.ecsv", text.encode()))
+
+
 TABLE = "object_id,ra,dec,block\na,10.5,-1.5,x\nb,20.25,2.0,Åland\n"
 
 
@@ -478,6 +509,18 @@ def test_archives_are_told_from_workbooks(member: str, said: str, tmp_path: Path
 
 
 # Names and packing
+
+
+def test_images_are_read_from_gzip_of_several_members_and_before_padding() -> None:
+    pixels = np.arange(12, dtype=np.float32).reshape(3, 4)
+    data = fits_bytes(fits.ImageHDU(pixels))
+    for at in (0, 2880, 4000):
+        packed = gzip.compress(data[:at]) + gzip.compress(data[at:] + bytes(2880))
+        assert np.array_equal(read_array(packed), pixels)
+    with pytest.raises(NoCutout, match="cut short"):
+        read_array(gzip.compress(data)[:-20])
+    with pytest.raises(NoCutout, match="without an image"):
+        read_array(fits_bytes() + bytes(2880))
 
 
 @pytest.mark.parametrize("name", ["t.dat", "t.csv", "t.fits", "t.parquet", "t.vot", "t"])

@@ -39,6 +39,7 @@ _OTHERS = (
     (rb"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (rb".{257}ustar", "a tar archive", "unpack it and name the table in it"),
     (rb"ARROW1|FEA1", "an Arrow (Feather) file", "save the table as Parquet, such as with pandas: df.to_parquet"),
+    (rb"PARE", "an encrypted Parquet file", "decrypt it"),
     (rb"ORC", "an ORC file", "save the table as Parquet"),
     (rb"Obj\x01", "an Avro file", "save the table as Parquet"),
     (rb"\x93NUMPY", "a numpy array (NPY)", "save the columns as Parquet or CSV"),
@@ -83,8 +84,9 @@ def read_raw(path: Path, suits: Callable[[Sequence[str]], bool] = lambda names: 
     file, which = _split(path)
     if not file.exists():
         raise BadInput(f"--table {path}: no such file; {_EXPECTED}")
-    kind, data = ("Parquet", b"") if file.is_dir() else _content(path, file)
+    kind, data = "a table", b""
     try:
+        kind, data = ("Parquet", b"") if file.is_dir() else _content(path, file)
         if kind == "Parquet":
             raw = read_parquet(file, _parts(path, file))
         elif kind == "text":

@@ -3,14 +3,14 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from photoz.artifacts.parquet import ALWAYS_ALLOWED, MOST_UNFOLDED, is_boundless, read_bounded
+from photoz.artifacts.parquet import ALWAYS_ALLOWED, MOST_UNFOLDED, check_unfolded, is_boundless, read_bounded
 from photoz.survey.raw_table import LARGE_ARRAY, RawTable
 from photoz.survey.table_text import described
 from photoz.survey.votable_check import look_through
@@ -44,8 +44,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def read_parquet(path: Path, parts: list[Path]) -> RawTable:
     """The parts as one table. A column that a part lacks, or has with another type, can't be read."""
-    schemas = [pq.read_schema(part) for part in parts]
-    rows = [pq.read_metadata(part).num_rows for part in parts]
+    schemas, rows = zip(*map(_schema_and_rows, parts), strict=True)
     partitions = [_partition(path, part) for part in parts]
     first = schemas[0].names
     others = dict.fromkeys(itertools.chain(*partitions, *(schema.names for schema in schemas)))
@@ -57,11 +56,11 @@ def read_parquet(path: Path, parts: list[Path]) -> RawTable:
         chunks: list[pa.Array] = []
         for part, schema, count, partition in zip(parts, schemas, rows, partitions, strict=True):
             if names[place] in partition:
-                chunks.append(pa.array([partition[names[place]]] * count, pa.string()))
+                chunks.append(pa.repeat(pa.scalar(partition[names[place]], pa.string()), count))
             elif names[place] not in schema.names:
                 raise ValueError(f"is not in {part.name}, and other parts of the table have it; expected it in all")
             else:
-                chunks.append(_column(part, schema, names[place], count))
+                chunks.append(_column(part, schema, names[place]))
             if sum(chunk.nbytes for chunk in chunks) > most:
                 raise ValueError(f"takes more than {most} bytes in memory")
         return pa.concat_arrays(_one_type(chunks, parts))
@@ -69,13 +68,19 @@ def read_parquet(path: Path, parts: list[Path]) -> RawTable:
     return RawTable(path, names, sum(rows), _units(schemas), False, decode, arrays)
 
 
-def _column(part: Path, schema: pa.Schema, name: str, rows: int) -> pa.Array:
+def _schema_and_rows(part: Path) -> tuple[pa.Schema, int]:
+    schema = pq.read_schema(part)  # as it was written; a file opened for reading can be broken in more ways
+    with pq.ParquetFile(part) as file:
+        check_unfolded(file, part.stat().st_size)
+        return schema, file.metadata.num_rows
+
+
+def _column(part: Path, schema: pa.Schema, name: str) -> pa.Array:
     if schema.names.count(name) > 1:
         raise ValueError(f"is there twice in {part.name}")
     kind = schema.field(name).type
-    # Lists are not read, only known by name and type: whoever asks for one is told what it holds.
     if is_boundless(kind):
-        return pa.nulls(rows, kind)
+        raise ValueError(f"holds {kind}; expected numbers or texts")
     masked = f"{name}.mask"  # astropy's, where values under a mask are kept
     beside = [masked] if schema.names.count(masked) == 1 and pa.types.is_boolean(schema.field(masked).type) else []
     table = read_bounded(part, [name, *beside])
@@ -119,7 +124,7 @@ def _is_picture(field: pa.Field) -> bool:
     return bool(is_bytes and _PICTURE.search(field.name))
 
 
-def _units(schemas: list[pa.Schema]) -> dict[str, str]:
+def _units(schemas: Iterable[pa.Schema]) -> dict[str, str]:
     """Each column's unit; where two places state different ones, both, which no one takes for a unit."""
     stated: dict[str, dict[str, None]] = {}
     for schema in schemas:
@@ -145,7 +150,7 @@ def _stated_units(schema: pa.Schema) -> Iterator[tuple[str, object]]:
     for key in (b"PANDAS_ATTRS", b"units", b"unit"):
         try:
             said = json.loads(metadata.get(key, b"{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         for inner in (said, *(said.get(one) for one in _UNIT_KEYS)) if isinstance(said, dict) else ():
             yield from inner.items() if isinstance(inner, dict) else ()

@@ -22,6 +22,7 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_LONGEST_DESCRIPTION = 2**20
 _NUMBER_WITH_COMMA = r"^[+-]?\d+(,\d+)?([eE][+-]?\d+)?$"
 _OTHER_TEXTS = {
     r"\s*[\\|]": "an IPAC table",
@@ -167,6 +168,9 @@ def _is_number(cell: str) -> bool:
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Plain values only: objects of astropy's come as the mapping or text that they are written as."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge keys (`<<`) are left unknown: a few lines of them unfold to any size."""
+
 
 def _plain(loader: _Loader, _: str, node: yaml.Node) -> object:
     if isinstance(node, yaml.MappingNode):
@@ -180,12 +184,19 @@ _Loader.add_multi_constructor("!", _plain)
 def described(text: str) -> tuple[list[tuple[str, str | None]], dict[str, object]]:
     """([(column, its unit or None)], all that is said) by the YAML that astropy writes into ECSV and Parquet."""
     try:
+        if len(text) > _LONGEST_DESCRIPTION:
+            raise ValueError(f"{len(text)} characters")
         said = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-        columns = [(str(column["name"]), column.get("unit")) for column in said["datatype"]]
+        columns = [(_plain_text(column["name"]), column.get("unit")) for column in said["datatype"]]
     except (yaml.YAMLError, RecursionError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"its header's description of the columns makes no sense: {str(error)[:100]}") from None
     units = [(name, unit.get("unit") if isinstance(unit, dict) else unit) for name, unit in columns]
-    return [(name, None if unit is None else str(unit)) for name, unit in units], said
+    return [(name, None if unit is None else _plain_text(unit)) for name, unit in units], said
+
+
+def _plain_text(value: object) -> str:
+    """A name or unit as text; lists, which aliases can make endless, only by their kind."""
+    return str(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 def _ecsv(path: Path, content: str, certain: bool) -> RawTable:
