@@ -72,7 +72,8 @@ def read_table(
     rows: dict[str, pa.Array] = {}
     if "object_id" in sources:
         rows["object_id"] = checked_ids(table, sources["object_id"].column)
-    refuse_rounded_ids(table)
+    else:
+        refuse_rounded_ids(table)
     rows |= positions(table, sources)
     rows |= _redshifts(table, sources)
     keep = _kept_redshifts(table, sources, rows.get("z_spec"), allow_high_z, drop_repeated_z)

@@ -25,10 +25,19 @@ _SEXAGESIMAL = re.compile(
 
 def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Array]:
     """`ra` and `dec` in degrees; BadInput for what can't be right."""
-    found = {ours: _degrees(rows, ours, sources[ours]) for ours in ("ra", "dec")}
-    for ours, values in found.items():
-        _check_range(rows, ours, sources[ours], values)
-    unsaid = [ours for ours in found if is_no_unit(sources[ours].unit) and not _is_sexagesimal(rows, sources[ours])]
+    found, unsaid = {}, []
+    for ours in ("ra", "dec"):
+        source = sources[ours]
+        factor = None if source.unit is None or is_no_unit(source.unit) else _factor(rows, ours, source)
+        values = as_floats(rows.column(source.column))
+        if values is None and _is_sexagesimal(rows, source.column):
+            found[ours] = _from_sexagesimal(rows, ours, source.column, factor)
+        else:
+            expected = "a number (decimal degrees)" if factor in (None, 1) else "a number"
+            values = rows.floats(source.column, expected) if values is None else values
+            found[ours] = to_numpy(values) * (factor or 1.0)
+            unsaid += [ours] if factor is None else []
+        _check_range(rows, ours, source, found[ours])
     if len(unsaid) == 2:
         _doubt(rows, [sources[ours].column for ours in unsaid], found["ra"], found["dec"])
     if unsaid:
@@ -36,20 +45,11 @@ def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Ar
     return {ours: from_numpy(values) for ours, values in found.items()}
 
 
-def _is_sexagesimal(rows: TableRows, source: Source) -> bool:
-    column = rows.column(source.column)
-    if not is_text(column) or as_floats(column) is not None:
+def _is_sexagesimal(rows: TableRows, name: str) -> bool:
+    if not is_text(rows.column(name)):
         return False
-    first = next(filter(None, rows.text(source.column).to_pylist()), "")
+    first = next(filter(None, rows.text(name).to_pylist()), "")
     return _SEXAGESIMAL.fullmatch(first) is not None
-
-
-def _degrees(rows: TableRows, ours: str, source: Source) -> Floats:
-    factor = None if source.unit is None or is_no_unit(source.unit) else _factor(rows, ours, source)
-    if _is_sexagesimal(rows, source):
-        return _from_sexagesimal(rows, ours, source.column, factor)
-    expected = "a number (decimal degrees)" if factor in (None, 1) else "a number"
-    return to_numpy(rows.floats(source.column, expected)) * (factor or 1.0)
 
 
 def _factor(rows: TableRows, ours: str, source: Source) -> float:

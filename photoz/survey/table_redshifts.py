@@ -4,6 +4,7 @@ import logging
 import re
 
 import numpy as np
+from scipy.special import pdtrc
 
 from photoz.survey.table_rows import Floats, TableRows, examples, spelt_as
 
@@ -23,6 +24,11 @@ def clean_redshifts(rows: TableRows, name: str, values: Floats) -> Floats:
     nines = spelt_as(values, _ONE_NINE, 9)
     if np.count_nonzero(nines) > 1:
         unknown |= nines
+    # What no galaxy has and several rows share stands for something else, if it is one value or two.
+    distinct, counts = np.unique(values[(values < Z_SPEC_RANGE[0]) | (values > Z_SPEC_RANGE[1])], return_counts=True)
+    shared = distinct[counts >= 3]
+    if len(shared) <= 2:
+        unknown |= np.isin(values, shared)
     if unknown.any():
         log.warning(
             "%s: %d values of %s mean `not known` (%s): now null",
@@ -70,7 +76,7 @@ def check_errors(rows: TableRows, errors: Floats, z_spec: Floats | None) -> Floa
 def repeated_values(values: Floats) -> dict[float, int]:
     """{value: rows} of those that stand far more often than their neighbours, as 0 does for unknown redshifts.
 
-    Redshifts with few decimals repeat by chance: a value must stand out by six standard deviations.
+    Redshifts with few decimals repeat by chance: a value must stand out from those beside it.
     """
     distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
     if not len(distinct):
@@ -79,9 +85,9 @@ def repeated_values(values: Floats) -> dict[float, int]:
     first, last = np.maximum(place - _NEIGHBOURS, 0), np.minimum(place + _NEIGHBOURS + 1, len(distinct))
     before = np.concatenate([[0], np.cumsum(counts)])
     usual = (before[last] - before[first] - counts) / np.maximum(last - first - 1, 1)
-    least = np.maximum(6, usual + 6 * np.sqrt(usual))
-    least[(distinct == 0) | (np.count_nonzero(counts > 1) == 1)] = 3
-    odd = counts >= least
+    # By chance alone, one value of a thousand such columns would be found.
+    odd = (counts >= 3) & (pdtrc(counts - 1, usual) * len(distinct) < 1e-3)
+    odd |= (counts >= 3) & ((distinct == 0) | (np.count_nonzero(counts > 1) == 1))
     return dict(zip(distinct[odd].tolist(), counts[odd].tolist(), strict=True))
 
 

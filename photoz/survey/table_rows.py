@@ -15,7 +15,7 @@ from photoz.survey.raw_table import RawTable
 
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|infinity|nan)$", re.ASCII | re.IGNORECASE)
 # Excel's ways to keep a long number as text: ="123" and '123.
-_EXCEL = r"""^\s*(?:="([^"]*)"|'([0-9.eE+-]+)'?)\s*$"""
+_EXCEL = r"""^\s*(?:="([^"]*)"|['‘’]([0-9.eE+-]+)['’]?)\s*$"""
 Floats = npt.NDArray[np.float64]
 
 
@@ -107,7 +107,9 @@ def as_floats(column: pa.Array) -> pa.Array | None:
         return None
     try:
         if is_text(column):
-            column = without_excel(pc.utf8_trim_whitespace(column.cast(pa.string())))
+            column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+            if pc.any(pc.match_substring_regex(column, r"^(=\"|['‘’])")).as_py():
+                column = without_excel(column)
             empty = pc.is_in(pc.utf8_lower(column), pa.array(["", "nan", "null", "none", "n/a", "na", "--"]))
             column = pc.if_else(empty, pa.scalar(None, pa.string()), column)
         values = column.cast(pa.float64(), safe=False)

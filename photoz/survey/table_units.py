@@ -9,7 +9,7 @@ import astropy.units as u
 HOURS_IN_DEGREES = 15.0
 _ANGLES = {
     1.0: "deg degs degree degrees degr arcdeg decimaldeg decimaldegs decimaldegree decimaldegrees decdeg degdec "
-    "degdecimal degreesdecimal ddeg ° º",
+    "degdecimal degreesdecimal ddeg angledeg degreeeast degreeseast degreenorth degreesnorth ° º",
     u.rad.to(u.deg): "rad rads radian radians",
     HOURS_IN_DEGREES: "h hr hrs hour hours hourangle hourangles hoursangle decimalhour decimalhours hoursdecimal",
     1 / 60: "arcmin arcmins arcminute arcminutes minarc minutearc minutesarc minuteofarc minutesofarc",
@@ -31,7 +31,7 @@ _FLUX = {spelling: magnitude for magnitude, spellings in _FLUXES.items() for spe
 _MAGNITUDES = {"mag", "mags", "magnitude", "magnitudes", "abmag", "magab", "abmags", "abmagnitude", "abmagnitudes"}
 _NO_UNIT = {"", "none", "null", "nan", "unitless", "dimensionless", "nounit", "nounits", "adimensional", "1"}
 _QUOTES = {"'": 1 / 60, "''": 1 / 3600, '"': 1 / 3600}
-_FRAME = re.compile(r"\b(icrs|fk5|j2000(\.0)?)\b")
+_FRAME = re.compile(r"icrs|fk5|j2000(\.0)?")
 
 
 def is_no_unit(text: str | None) -> bool:
