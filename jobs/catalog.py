@@ -13,7 +13,7 @@ photoz-job catalog --survey sdss-dr17 --selection mgs --limit 100000
 
 photoz-job catalog --survey sdss-dr17 --photometric --region "cone 184.5 12.3 1.5" --name virgo
 
-photoz-job catalog --survey table --table my.csv --columns ra=RA,dec=DEC,z_spec=Z --name mine
+photoz-job catalog --survey table --table my.csv --columns mag_r=FLUX_R:nmgy --where "zconf >= 2" --name mine
 """
 
 

@@ -64,6 +64,11 @@ def run(
         return load(dest.store, Ref.parse(outcome.artifact))
 
     catalogue = made("1 of 5 catalog", build_catalog(cut, dest))
+    if not any(catalogue.summary["splits"].values()):
+        raise BadInput(
+            f"{catalogue.ref} has no redshifts, and run trains on them: map the table's column with "
+            "--columns z_spec=NAME; for galaxies without redshifts use catalog, shard, and infer with a trained --model"
+        )
     shards = made("2 of 5 shard", build_shards(catalogue, images, dest))
     model = made("3 of 5 train", train_model(shards, training, dest))
     predictions = made("4 of 5 infer", infer_redshifts(model, shards, inference, dest))

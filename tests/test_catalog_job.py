@@ -95,6 +95,40 @@ def test_a_changed_image_makes_another_catalogue(file_store: Store, tmp_path: Pa
     assert catalog(file_store)[1]["image_sha256"].null_count == 1
 
 
+def test_new_settings_count_only_where_they_are_used(file_store: Store, tmp_path: Path) -> None:
+    table = table_file(tmp_path, "ra,dec,z_spec,zconf\n1,2,0.1,3\n3,4,0.2,1\n5,6,0.3,4\n")
+    build(file_store, survey="table", table=table)
+    plain = catalog(file_store)[0].settings
+    assert not {"where", "drop_repeated_z", "allow_high_z", "images_from", "image_names_sha256"} & set(plain)
+    assert build(file_store, survey="table", table=table, allow_high_z=True).status == "exists"
+    assert build(file_store, survey="table", table=table, where="zconf >= 2").status == "created"
+    chosen, rows = catalog(file_store)
+    assert chosen.settings["where"] == "zconf >= 2" and rows.num_rows == 2
+    assert chosen.summary["attrition"][:2] == [
+        {"cut": "rows of the table", "rows": 3},
+        {"cut": "where zconf >= 2", "rows": 2},
+    ]
+    assert build(file_store, survey="table", table=table, drop_repeated_z=True).status == "created"
+
+
+def test_images_elsewhere_are_found_by_the_catalogue_and_by_shard(file_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"one")
+    table = table_file(tmp_path, "ra,dec,image\n1,2,a.jpg\n")
+    with pytest.raises(BadInput, match="name their folder with --images-from"):
+        build(file_store, survey="table", table=table)
+    build(file_store, survey="table", table=table, images_from=str(tmp_path / "images"))
+    artifact, rows = catalog(file_store)
+    assert artifact.summary["table_folder"] == str(tmp_path / "images")  # where shard looks
+    assert rows["image_sha256"].null_count == 0
+    absolute = table_file(tmp_path, f"ra,dec,image\n1,2,{tmp_path}/images/a.jpg\n", "absolute.csv")
+    build(file_store, "near", survey="table", table=absolute, images_from=str(tmp_path / "images"))
+    build(file_store, "far", survey="table", table=absolute, images_from=str(tmp_path))
+    near, far = (catalog(file_store, name) for name in ("near", "far"))
+    assert (near[1]["image"].to_pylist(), far[1]["image"].to_pylist()) == (["a.jpg"], ["images/a.jpg"])
+    assert near[0].manifest.fingerprint != far[0].manifest.fingerprint
+
+
 @pytest.mark.parametrize("limit", [1, 7, 499, 500, 5000])
 def test_a_limit_gives_exactly_so_many_and_each_contains_the_smaller(
     limit: int, file_store: Store, tmp_path: Path
@@ -194,6 +228,9 @@ def test_neighbours_that_the_users_blocks_keep_together_stay(file_store: Store, 
         ({"limit": 0}, "--limit 0: expected 1 or more"),
         ({"limit": -5}, "--limit -5"),
         ({"survey": "table"}, "expected --table FILE"),
+        ({"where": "a > 1"}, "--where with --survey embedded: expected --survey table"),
+        ({"images_from": "x"}, "--images-from with --survey embedded"),
+        ({"drop_repeated_z": True}, "--drop-repeated-z with --survey embedded"),
         ({"table": "x.csv"}, "--table with --survey embedded: expected --survey table"),
         ({"columns": "ra=RA"}, "--columns with --survey embedded"),
         ({"survey": "table", "table": "none.csv"}, "none.csv: no such file"),

@@ -97,12 +97,13 @@ def test_a_unit_can_be_given_with_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["fits", "vot"])
 def test_missing_and_wrong_units_are_refused_with_what_to_do(kind: str, tmp_path: Path) -> None:
     columns = {"ra": [1.0, 2.0], "dec": [3.0, 4.0]}
-    assert "column 'ra' states no unit; expected an angle: say which with --columns ra=ra:deg" in refusal(
-        write_table(tmp_path / f"none.{kind}", columns, {"ra": ""})
-    )
+    without = read_table(write_table(tmp_path / f"none.{kind}", columns, {"ra": ""}), {}).rows
+    assert without["ra"].to_pylist() == [1, 2]
     path = write_table(tmp_path / f"hours.{kind}", columns, {"ra": "h"})
-    assert "'ra' is in 'h', which is no angle" in refusal(path)
-    assert read_table(path, parse_columns("ra=ra:hourangle")).rows["ra"].to_pylist() == pytest.approx([15, 30])
+    assert read_table(path, {}).rows["ra"].to_pylist() == pytest.approx([15, 30])
+    assert "'ra' is in 's', which is no known angle" in refusal(
+        write_table(tmp_path / f"time.{kind}", columns, {"ra": "s"})
+    )
     fluxes = columns | {"mag_r": [1.0, 2.0]}
     assert "expected magnitudes (AB)" in refusal(write_table(tmp_path / f"flux.{kind}", fluxes, {"mag_r": "nJy"}))
     speeds = columns | {"z_spec": [1.0, 2.0]}
@@ -121,11 +122,11 @@ def test_quantities_and_masked_values_of_astropy_are_understood(tmp_path: Path) 
 
 
 def test_a_missing_column_is_named_with_those_present_and_a_mapping(tmp_path: Path) -> None:
-    message = refusal(write_csv(tmp_path, "RA,DEC,Z\n1,2,0.1\n"))
-    assert "no column ra and no column dec (it has RA, DEC, Z)" in message
-    assert "--columns ra=RA,dec=DEC" in message
-    assert "no column 'Q'; it has RA, DEC, Z" in refusal(tmp_path / "mine.csv", "ra=RA,dec=Q")
-    rows = read_table(tmp_path / "mine.csv", parse_columns("ra=RA, dec=DEC, z_spec=Z")).rows
+    message = refusal(write_csv(tmp_path, "alpha,delta,Z\n1,2,0.1\n"))
+    assert "no column ra and no column dec (it has alpha, delta, Z)" in message
+    assert "--columns ra=alpha,dec=delta" in message
+    assert "no column 'Q'; the table has alpha, delta, Z" in refusal(tmp_path / "mine.csv", "ra=alpha,dec=Q")
+    rows = read_table(tmp_path / "mine.csv", parse_columns("ra=alpha, dec=delta, z_spec=Z")).rows
     assert rows.to_pylist() == [{"ra": 1.0, "dec": 2.0, "z_spec": 0.1}]
 
 
@@ -156,8 +157,7 @@ def test_mappings_that_make_no_sense_are_refused(columns: str, said: str) -> Non
         ("a,inf,2,0.1,0.01", "ra = inf in row 2"),
         ("a,12:30:00,2,0.1,0.01", "ra = '12:30:00' in row 2; expected a number (decimal degrees)"),
         ("a,1,2,-0.5,0.01", "z_spec = -0.5 in row 2"),
-        ("a,1,2,-9999,0.01", "z_spec = -9999 in row 2"),
-        ("a,1,2,99,0.01", "z_spec = 99 in row 2"),
+        ("a,1,2,21,0.01", "z_spec = 21 in row 2"),
         ("a,1,2,inf,0.01", "z_spec = inf in row 2"),
         ("a,1,2,0.1,-1", "z_spec_err = -1 in row 2"),
         ("a,1,2,high,0.01", "z_spec = 'high' in row 2; expected a number"),
@@ -303,7 +303,7 @@ def test_images_are_hashed_and_missing_ones_are_null(tmp_path: Path) -> None:
     assert "none of the 1 images is there" in refusal(write_csv(tmp_path, "ra,dec,image\n1,2,c.jpg\n", "t.csv"))
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.jpg", "a/../../b.jpg", "..\\b.jpg"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.jpg", "a/../../b.jpg"])
 def test_images_outside_the_tables_folder_are_refused(name: str, tmp_path: Path) -> None:
     assert "outside the table's folder" in refusal(write_csv(tmp_path, f"ra,dec,image\n1,2,{name}\n"))
 

@@ -39,6 +39,9 @@ log = logging.getLogger("photoz.catalog")
 RECIPE = 1
 """Raised whenever the same settings come to give other bytes."""
 
+TABLE_RECIPE = 2
+"""The same for users' tables. 2: standard names are found without a mapping, and a mapped column is kept once."""
+
 MATCH_MARGIN_DEG = 0.005  # a spectrum lies within 2 arcsec of the source whose position counts
 
 ROUNDING_DEG = 2e-4  # what the cover may lose to the four decimals in its SQL
@@ -79,20 +82,35 @@ def _deciding(settings: CatalogSettings, region: Region | None) -> dict[str, Any
 
 
 def _from_table(settings: CatalogSettings, region: Region | None, dest: Destination) -> Outcome:
-    table = read_table(Path(str(settings.table)), parse_columns(settings.columns))
+    table = read_table(
+        Path(str(settings.table)),
+        parse_columns(settings.columns),
+        where=settings.where,
+        images_from=settings.images_from,
+        drop_repeated_z=settings.drop_repeated_z,
+        allow_high_z=settings.allow_high_z,
+    )
+    # Settings younger than the first catalogues count only where they are used.
+    used = {
+        "where": settings.where,
+        "drop_repeated_z": settings.drop_repeated_z or None,
+        "image_names_sha256": table.names_sha256,
+    }
     deciding = _deciding(settings, region) | {
         "survey": survey_identity(TABLE),
         "table_sha256": table.sha256,
         "images_sha256": _images_digest(table),
         "columns": parse_columns(settings.columns),
+        **{name: value for name, value in used.items() if value is not None},
     }
-    with Draft.begin(dest, kind="catalog", recipe=RECIPE, settings=deciding) as draft:
+    with Draft.begin(dest, kind="catalog", recipe=TABLE_RECIPE, settings=deciding) as draft:
         if draft.published:
             return draft.published
         if not draft.finish_slice():
             return draft.partial()
         attrition = Attrition()
-        attrition.add("rows of the table", table.rows.num_rows)
+        for cut, count in table.cuts:
+            attrition.add(cut, count)
         rows = _clean(_with_ids(table.rows, attrition), region, settings, attrition)
         rows = _limited(rows, shuffled_order(rows["object_id"]), settings.limit, attrition)
         return _commit(draft, rows, settings, attrition, {"table_folder": str(table.folder)})

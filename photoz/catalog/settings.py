@@ -9,6 +9,8 @@ from photoz.errors import BadInput
 from photoz.settings import setting
 from photoz.survey.columns import parse_columns
 
+_OF_TABLES = ("table", "columns", "where", "images_from", "drop_repeated_z", "allow_high_z")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogSettings:
@@ -29,9 +31,22 @@ class CatalogSettings:
     )
     columns: str = setting(
         "",
-        "The table's names of our columns: ra=RA,dec=DEC,z_spec=Z; a unit can follow: ra=RA:hourangle.",
+        "The table's names of our columns: ra=RA,dec=DEC,z_spec=Z. A unit can follow (ra=RA:hourangle), fluxes become "
+        "magnitudes (mag_g=FLUX_G:nmgy), and - leaves a column out (z_spec=-).",
         metavar="OURS=YOURS,…",
     )
+    where: str | None = setting(
+        None,
+        "Only the table's rows that meet a condition on its own columns: \"zconf >= 2 and class == 'GALAXY'\".",
+        metavar="CONDITION",
+    )
+    images_from: str | None = setting(
+        None, "Folder that the table's image paths start in, if it is not the table's own.", metavar="FOLDER"
+    )
+    drop_repeated_z: bool = setting(
+        False, "Drop the table's rows whose z_spec repeats exactly, as 0 does where no redshift is known."
+    )
+    allow_high_z: bool = setting(False, "Accept a table whose median z_spec is above 7.")
     limit: int | None = setting(None, "At most so many galaxies: a uniform random sample, the same every time.")
     photometric: bool = setting(
         False, "New sky: galaxies with or without a spectrum, no z_spec, no splits; with --region or --moc."
@@ -53,9 +68,11 @@ class CatalogSettings:
         self._check_area()
         if self.survey == "table":
             self._check_table()
-        elif self.table is not None or self.columns:
-            flag = "--table" if self.table is not None else "--columns"
-            raise BadInput(f"{flag} with --survey {self.survey}: expected --survey table")
+        else:
+            given = [name for name in _OF_TABLES if getattr(self, name) not in (None, "", False)]
+            if given:
+                flag = "--" + given[0].replace("_", "-")
+                raise BadInput(f"{flag} with --survey {self.survey}: expected --survey table")
 
     def _check_area(self) -> None:
         if self.region is not None and self.moc is not None:

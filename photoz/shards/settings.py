@@ -30,7 +30,7 @@ class ShardSettings:
         None, "Order of a file array's axes, where its shape does not tell: channels first or last."
     )
     images_from: str | None = setting(
-        None, "Folder that image paths are relative to, if the table's folder has moved.", metavar="FOLDER"
+        None, "Folder that image paths start in (default: as when the catalogue was made).", metavar="FOLDER"
     )
     survey: str | None = setting(None, "Survey to cut images from (default: the catalogue's own).")
     survey_url: str | None = setting(None, "Address of the survey's server, instead of its usual one.", metavar="URL")

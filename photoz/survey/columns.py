@@ -7,7 +7,7 @@ NUMBER_COLUMNS = ("ra", "dec", "z_spec", "z_spec_err", "ebv", "z_phot_survey")
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """{our name: the table's name} from `ra=RA,dec=DEC`; BadInput for a name that is not ours."""
+    """{our name: the table's name} from `ra=RA,dec=DEC`; `-` leaves a column out. BadInput for a name not ours."""
     mapping: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         ours, equals, theirs = (word.strip() for word in part.partition("="))

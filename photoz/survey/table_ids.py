@@ -1,99 +1,136 @@
 """Object ids of users' tables: text or whole numbers, each once, and never passed through floating point."""
 
+import logging
 import re
 from collections import Counter
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from photoz.errors import BadInput
-from photoz.survey.raw_table import RawTable
+from photoz.survey.table_rows import TableRows, as_text, without_excel
 
-LARGEST_EXACT_FLOAT = 2**53
-_ID_NAMES = re.compile(r"^(spec|photo|source|target|object|obj)?_?(obj|object)?_?id$", re.IGNORECASE)
+log = logging.getLogger("photoz.catalog")
+
+_DIGITS_OF_FLOATS = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}  # binary
+_POWERS = np.uint64(10) ** np.arange(15, 20, dtype=np.uint64)  # spreadsheets keep 15 digits
+_ID_NAMES = re.compile(
+    r"(?:(?:spec|photo|source|target|objects?|obj|coadd|gaia|ls|des|desi|hsc|sdss)_?)*id", re.IGNORECASE
+)
 _SCIENTIFIC = re.compile(r"^[+-]?\d+(\.\d*)?[eE]\+?\d+$")
 _LONG_DECIMAL = re.compile(r"^\d{16,}\.0*$")
+_LARGEST = "18446744073709551615"  # 2**64 - 1
+_COPIED = np.uint64(10**9)
+_FEWEST_TO_JUDGE = 3
+_SURE_BITS = 20  # a chance of one in a million that whole ids look rounded
 _DAMAGE = (
     "the ids have been rounded, as spreadsheets and float64 columns do, and can't be told apart; "
     "expected whole ids, all digits: export the table again with ids as text or 64-bit integers"
 )
 
 
-def checked_ids(path: Path, name: str, column: pa.Array) -> pa.Array:
-    """The ids as text; BadInput if any is missing, rounded or there twice."""
-    _refuse_if_rounded(path, name, column)
+class _Rounding(NamedTuple):
+    """An id that looks rounded, and how sure that is: of so many large ids, with a chance of 2**-bits."""
+
+    example: str
+    bits: float
+    ids: int = _FEWEST_TO_JUDGE
+
+
+def checked_ids(rows: TableRows, name: str) -> pa.Array:
+    """The ids as text, without Excel's quotes; BadInput if any is missing, rounded or there twice."""
+    column = rows.column(name)
+    _refuse_if_rounded(rows, name, column)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         if not pc.all(pc.equal(column, pc.round(column))).as_py():
-            raise BadInput(f"--table {path}: {name} holds fractions; expected text or whole numbers as ids")
+            raise rows.refusal(f"{name} holds fractions; expected text or whole numbers as ids")
         column = column.cast(pa.int64())
-    ids: list[str | None] = as_text(path, name, column).to_pylist()
+    ids: list[str | None] = without_excel(as_text(column, rows, name)).to_pylist()
     empty = [row for row, text in enumerate(ids) if not text]
     if empty:
-        raise BadInput(f"--table {path}: {name} is empty in row {empty[0] + 1} ({len(empty)} in all); expected an id")
+        raise rows.refusal(f"{name} is empty in row {rows.number(empty[0])} ({len(empty)} in all); expected an id")
     repeated = [(text, count) for text, count in Counter(ids).most_common() if count > 1]
     if repeated:
         text, count = repeated[0]
-        raise BadInput(
-            f"--table {path}: {name} = {text!r} is there {count} times ({len(repeated)} ids repeat); "
+        raise rows.refusal(
+            f"{name} = {text!r} is there {count} times ({len(repeated)} ids repeat); "
             "expected each galaxy once: remove the repeats"
         )
     return pa.array(ids, pa.string())
 
 
-def as_text(path: Path, name: str, column: pa.Array) -> pa.Array:
-    """The column as text without spaces around it; BadInput if it holds lists or the like."""
-    try:
-        return pc.utf8_trim_whitespace(column.cast(pa.string()))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise BadInput(f"--table {path}: column {name!r} holds {column.type}; expected text or numbers") from None
-
-
-def refuse_rounded_ids(path: Path, raw: RawTable) -> None:
+def refuse_rounded_ids(rows: TableRows) -> None:
     """BadInput if a column that is an id by its name has been rounded, even if nobody asked for it.
 
     A table damaged there can't be joined back to its survey, and has usually lost more than the ids.
     """
-    for name in filter(_ID_NAMES.match, raw.names):
+    for name in filter(_ID_NAMES.fullmatch, rows.names):
         try:
-            column = raw.column(name)
-        except BadInput:  # nobody asked for it: that it can't be read refuses nothing
+            column = rows.column(name)
+        except BadInput:  # nobody asked for this column: that it can't be read must not cost the table
             continue
-        _refuse_if_rounded(path, name, column)
+        _refuse_if_rounded(rows, name, column)
 
 
-def _refuse_if_rounded(path: Path, name: str, column: pa.Array) -> None:
-    example = _rounded_example(column)
-    if example is not None:
-        raise BadInput(f"--table {path}: {name} = {example}: {_DAMAGE}")
+def _refuse_if_rounded(rows: TableRows, name: str, column: pa.Array) -> None:
+    rounding = _rounding(rows, name, column)
+    if rounding is None:
+        return
+    if rounding.bits >= _SURE_BITS and rounding.ids >= _FEWEST_TO_JUDGE:
+        raise rows.refusal(f"{name} = {rounding.example}: {_DAMAGE}")
+    log.warning(
+        "%s: %s = %s may have been rounded on its way (by chance ids look so once in %d); compare it with the survey's",
+        rows.path.name, name, rounding.example, round(2**rounding.bits),
+    )  # fmt: skip
 
 
-def _rounded_example(column: pa.Array) -> str | None:
-    if pa.types.is_floating(column.type):
-        large = pc.filter(column, pc.greater(pc.abs(column), float(LARGEST_EXACT_FLOAT)))
-        return format(float(large[0].as_py()), "g") if len(large) else None
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        texts: list[str] = [text for text in column.to_pylist() if text]
-        odd = next((text for text in texts if _SCIENTIFIC.match(text) or _LONG_DECIMAL.match(text)), None)
-        if odd is not None:
-            return odd
-        numbers = [int(text) for text in texts if text.isascii() and text.isdigit()]
-    elif pa.types.is_integer(column.type):
-        numbers = [number for number in column.to_pylist() if number is not None]
-    else:
+def _rounding(rows: TableRows, name: str, column: pa.Array) -> _Rounding | None:
+    if pa.types.is_nested(column.type):
         return None
-    return _through_float(numbers)
+    if pa.types.is_floating(column.type):
+        largest = float(2 ** _DIGITS_OF_FLOATS[column.type])
+        large = pc.filter(column, pc.greater(pc.abs(column.cast(pa.float64())), largest))
+        return _Rounding(format(float(large[0].as_py()), "g"), np.inf) if len(large) else None
+    texts = without_excel(as_text(column, rows, name))
+    # Only numbers of 16 digits and more can have been rounded; shorter ones are not looked at one by one.
+    odd = pc.match_substring_regex(texts, f"{_SCIENTIFIC.pattern}|{_LONG_DECIMAL.pattern}")
+    if pc.any(odd).as_py():
+        return _Rounding(texts.filter(odd)[0].as_py(), np.inf)
+    long = texts.filter(pc.match_substring_regex(texts, r"^[1-9]\d{15,19}$")).drop_null()
+    fits = pc.or_(pc.less(pc.utf8_length(long), 20), pc.less_equal(long, _LARGEST))
+    numbers = np.unique(long.filter(fits).cast(pa.uint64()).to_numpy())
+    return _through_spreadsheet(numbers) or _through_float(numbers[numbers > 2**53])
 
 
-def _through_float(numbers: list[int]) -> str | None:
-    """An example, if all large numbers end in zeros that only rounding to 3 to 9 digits or to float64 leaves."""
-    large = [number for number in numbers if LARGEST_EXACT_FLOAT < number < 2**64]
-    if len(large) >= 3 and all(number % 10**9 == 0 for number in large):
-        return str(large[0])
-    # SDSS photometric ids: bits 48 to 58 hold the rerun, 301. Their last 8 bits are zero by chance in 1 of 256.
-    sdss = np.array([number for number in large if number >> 48 & 0x7FF == 301 and number >> 59 in (1, 2)], np.uint64)
-    if len(sdss) >= 3 and not np.any(sdss % np.uint64(256)):
-        return str(sdss[0])
-    return None
+def _through_spreadsheet(numbers: npt.NDArray[np.uint64]) -> _Rounding | None:
+    """Whether all digits after the 15th are zero, or, after copies such as 1.24E+18, even more of them."""
+    if not len(numbers):
+        return None
+    lost = np.searchsorted(_POWERS, numbers, side="right").astype(np.uint64)
+    kept = np.uint64(10) ** lost
+    # Multiples of a little more than rounding leaves are made so: by a date and time, or a number of a field.
+    if np.any(numbers % kept) or not (np.any(numbers % (kept * np.uint64(10))) or not np.any(numbers % _COPIED)):
+        return None
+    return _Rounding(str(numbers[0]), float(lost.sum()) * np.log2(10), len(numbers))
+
+
+def _through_float(numbers: npt.NDArray[np.uint64]) -> _Rounding | None:
+    """Whether all numbers are float64 numbers, and not multiples of more than that by the survey's own scheme."""
+    exact = numbers.astype(np.float64)
+    below = exact < 2.0**64
+    if not len(numbers) or not below.all() or np.any(exact.astype(np.uint64) != numbers) or _are_spectra(numbers):
+        return None
+    bits = np.frexp(exact)[1] - 53
+    if len(numbers) >= _FEWEST_TO_JUDGE and not np.any(numbers % (np.uint64(2) << bits.astype(np.uint64))):
+        return None
+    return _Rounding(str(numbers[0]), float(bits.sum()), len(numbers))
+
+
+def _are_spectra(numbers: npt.NDArray[np.uint64]) -> bool:
+    """Whether all are SDSS specObjIDs: plate, fibre, MJD - 50000 and run2d, then ten zero bits by nature."""
+    fibre, day = numbers >> np.uint64(38) & np.uint64(0xFFF), numbers >> np.uint64(24) & np.uint64(0x3FFF)
+    return not np.any(numbers % np.uint64(1024)) and bool(np.all((fibre >= 1) & (fibre <= 1000) & (day > 1000)))

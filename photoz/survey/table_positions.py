@@ -1,0 +1,145 @@
+"""Right ascensions and declinations of users' tables: decimal or sexagesimal, in any unit, checked, in degrees."""
+
+import logging
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from photoz.survey.table_names import Source
+from photoz.survey.table_rows import Floats, TableRows, as_floats, from_numpy, is_text, to_numpy
+from photoz.survey.table_units import HOURS_IN_DEGREES, degrees_in, is_no_unit
+
+log = logging.getLogger("photoz.catalog")
+
+_LIMITS = {"ra": (0.0, 360.0), "dec": (-90.0, 90.0)}
+_FEWEST_TO_JUDGE = 20  # rows below which a range of values says nothing about their unit
+# 10:42:31.2, +12 30 45, 10h42m31.2s, -00d30m, 12°30'45"
+_SEXAGESIMAL = re.compile(
+    r"""([+\-\u2212]?)\s*(\d{1,3})\s*([:hHdD°\s])\s*(\d{1,2}(?:\.\d*)?)\s*(?:[:mM'′\s]\s*(?:(\d{1,2}(?:\.\d*)?)\s*"""
+    r"""(?:[sS"″]|'')?)?)?""",
+    re.ASCII,
+)
+
+
+def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Array]:
+    """`ra` and `dec` in degrees; BadInput for what can't be right."""
+    found = {ours: _degrees(rows, ours, sources[ours]) for ours in ("ra", "dec")}
+    for ours, values in found.items():
+        _check_range(rows, ours, sources[ours], values)
+    unsaid = [ours for ours in found if is_no_unit(sources[ours].unit) and not _is_sexagesimal(rows, sources[ours])]
+    if len(unsaid) == 2:
+        _doubt(rows, [sources[ours].column for ours in unsaid], found["ra"], found["dec"])
+    if unsaid:
+        log.info("%s: no unit stated for %s: taken as degrees", rows.path.name, " and ".join(unsaid))
+    return {ours: from_numpy(values) for ours, values in found.items()}
+
+
+def _is_sexagesimal(rows: TableRows, source: Source) -> bool:
+    column = rows.column(source.column)
+    if not is_text(column) or as_floats(column) is not None:
+        return False
+    first = next(filter(None, rows.text(source.column).to_pylist()), "")
+    return _SEXAGESIMAL.fullmatch(first) is not None
+
+
+def _degrees(rows: TableRows, ours: str, source: Source) -> Floats:
+    factor = None if source.unit is None or is_no_unit(source.unit) else _factor(rows, ours, source)
+    if _is_sexagesimal(rows, source):
+        return _from_sexagesimal(rows, ours, source.column, factor)
+    expected = "a number (decimal degrees)" if factor in (None, 1) else "a number"
+    return to_numpy(rows.floats(source.column, expected)) * (factor or 1.0)
+
+
+def _factor(rows: TableRows, ours: str, source: Source) -> float:
+    """Degrees in the unit that the file or the user states."""
+    unit = str(source.unit)
+    factor = degrees_in(unit)
+    if factor is None or (ours == "dec" and factor == HOURS_IN_DEGREES):
+        said = "is no known angle" if factor is None else "no declination is in"
+        known = "deg, rad, arcsec or hourangle" if ours == "ra" else "deg, rad or arcsec"
+        raise rows.refusal(
+            f"column {source.column!r} is in {unit[:60]!r}, which {said}; expected {known}. "
+            f"{_suggested(rows, ours, source.column)}"
+        )
+    return factor
+
+
+def _suggested(rows: TableRows, ours: str, theirs: str) -> str:
+    """What the values can be by their range, and the flag for degrees; other units the user has to know."""
+    values = as_floats(rows.column(theirs))
+    hint = f"--columns {ours}={theirs}:deg"
+    if values is None or values.null_count == len(values):
+        return f"Correct the unit, or, for degrees, say {hint}"
+    low, high = float(np.nanmin(to_numpy(values))), float(np.nanmax(to_numpy(values)))
+    if low < _LIMITS[ours][0] or high > _LIMITS[ours][1]:
+        return f"Its values, {low:g} to {high:g}, can't be degrees: correct the column or its unit"
+    also = ""
+    if max(-low, high) <= (2 * np.pi if ours == "ra" else np.pi / 2):
+        also = ", hours or radians" if ours == "ra" else " or radians"
+    elif ours == "ra" and high <= 24:
+        also = " or hours"
+    return f"Its values, {low:g} to {high:g}, can be degrees{also}; for degrees say {hint}"
+
+
+def _from_sexagesimal(rows: TableRows, ours: str, theirs: str, factor: float | None) -> Floats:
+    """Degrees. Hours for ra and degrees for dec, unless the unit or an h or d in the text says otherwise."""
+    texts: list[str] = [text or "" for text in rows.text(theirs).to_pylist()]
+    values = np.full(len(texts), np.nan)
+    for index, text in enumerate(texts):
+        if not text:
+            continue
+        where = f"{theirs} = {text[:60]!r} in row {rows.number(index)}"
+        match = _SEXAGESIMAL.fullmatch(text)
+        if not match:
+            raise rows.refusal(f"{where}; expected sexagesimal notation, as in the rows before, such as 10:42:31.2")
+        sign, whole, mark, minutes, seconds = match.groups()
+        marked = HOURS_IN_DEGREES if mark in "hH" else 1.0 if mark in "dD°" else None
+        if factor is not None and marked is not None and marked != factor:
+            raise rows.refusal(f"{where} contradicts the column's unit; expected one of the two: correct the unit")
+        one = marked or factor or (HOURS_IN_DEGREES if ours == "ra" else 1.0)
+        if one not in (1.0, HOURS_IN_DEGREES) or (ours == "dec" and one != 1):
+            raise rows.refusal(
+                f"{where}; expected {'hours or degrees' if ours == 'ra' else 'degrees'}, minutes, seconds"
+            )
+        if float(minutes) >= 60 or float(seconds or 0) > 60 or (seconds and "." in minutes):
+            raise rows.refusal(f"{where}; expected minutes and seconds below 60")
+        if one == HOURS_IN_DEGREES and int(whole) >= 24:
+            raise rows.refusal(
+                f"{where}: {whole} is no hour of right ascension; expected 0 to 23: "
+                f"if these are degrees, minutes and seconds, say --columns {ours}={theirs}:deg"
+            )
+        size = int(whole) + float(minutes) / 60 + float(seconds or 0) / 3600
+        values[index] = (-size if sign in ("-", "\u2212") else size) * one
+    return values
+
+
+def _check_range(rows: TableRows, ours: str, source: Source, values: Floats) -> None:
+    low, high = _LIMITS[ours]
+    wrong = np.flatnonzero(~((values >= low) & (values <= high)))
+    if not len(wrong):
+        return
+    value = values[wrong[0]]
+    said = "is missing or not a number" if np.isnan(value) else f"= {value:g}"
+    if not np.isnan(value) and source.unit is not None and not is_no_unit(source.unit):
+        said += f" degrees, as column {source.column!r} is in {source.unit}"
+    raise rows.refusal(
+        f"{ours} {said} in row {rows.number(wrong[0])} ({len(wrong)} such rows); "
+        f"expected {low:g} to {high:g} degrees: correct or remove them"
+    )
+
+
+def _doubt(rows: TableRows, names: list[str], ra: Floats, dec: Floats) -> None:
+    """Refuse numbers without a unit that look like radians or hours of a large part of the sky."""
+    if len(ra) < _FEWEST_TO_JUDGE:
+        return
+    radians = np.pi < ra.max() <= 2 * np.pi and np.abs(dec).max() <= np.pi / 2 and np.ptp(ra) > 3 and np.ptp(dec) > 0.5
+    hours = ra.min() < 2 and 22 < ra.max() <= 24 and np.ptp(dec) > 30
+    if radians or hours:
+        raise rows.refusal(
+            f"no unit stated, and {names[0]} from {ra.min():.4g} to {ra.max():.4g} with {names[1]} from "
+            f"{dec.min():.4g} to {dec.max():.4g} looks like {'radians' if radians else 'hours'}; say which: "
+            f"--columns ra={names[0]}:deg,dec={names[1]}:deg for degrees, "
+            + (f"ra={names[0]}:rad,dec={names[1]}:rad for radians" if radians else f"ra={names[0]}:hourangle for hours")
+        )
