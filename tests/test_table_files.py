@@ -195,9 +195,14 @@ def test_columns_of_images_are_named_in_the_log(tmp_path: Path, caplog: pytest.L
     lists = pa.array([[1.0] * 100] * 2)
     pq.write_table(pa.table({"ra": RA, "dec": DEC, "pixels": lists}), tmp_path / "t.parquet")
     rows_of(tmp_path / "t.parquet")
+    tensors = pa.array([[0.5] * 64] * 2, pa.list_(pa.float32(), 64))
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), (8, 8)), tensors)
+    pq.write_table(pa.table({"ra": RA, "dec": DEC, "cutout": tensors}), tmp_path / "t.parquet")
+    rows_of(tmp_path / "t.parquet")
     warned = [record.message for record in caplog.records if "not read" in record.message]
     assert ["stamp (3x8x8)" in warned[0], "flux" in warned[0], "--images files" in warned[0]] == [True, False, True]
     assert "pixels (list<element: double>)" in warned[1]
+    assert "cutout (extension<arrow.fixed_shape_tensor" in warned[2]
 
 
 # VOTable
@@ -341,7 +346,6 @@ def in_parts(folder: Path) -> Path:
         written(folder / f"part.{number}.parquet", b"")
         pq.write_table(part, folder / f"part.{number}.parquet")
     written(folder / "_SUCCESS", b"")
-    written(folder / "_metadata", b"PAR1 of a whole that is not there")
     written(folder / ".part.0.parquet.crc", b"crc")
     return folder
 
@@ -353,6 +357,17 @@ def test_a_folder_of_parquet_parts_is_one_table_in_natural_order(tmp_path: Path)
     assert table.folder == tmp_path
     pq.write_table(pa.table({"ra": [1.0], "dec": [0.5], "object_id": ["other"]}), folder / "part.11.parquet")
     assert read_table(folder, {}).sha256 != table.sha256
+
+
+def test_units_in_a_folders_common_metadata_are_honoured(tmp_path: Path) -> None:
+    folder = in_parts(tmp_path / "t")
+    digest = read_table(folder, {}).sha256
+    schema = pq.read_schema(folder / "part.0.parquet")
+    dec = schema.field("dec").with_metadata({"unit": "rad"})
+    pq.write_metadata(schema.set(schema.get_field_index("dec"), dec), folder / "_common_metadata")
+    table = read_table(folder, {})
+    assert table.rows["dec"].to_pylist() == [pytest.approx(np.degrees(0.5))] * 12
+    assert table.sha256 != digest
 
 
 def test_parts_in_folders_named_after_values_have_those_as_a_column(tmp_path: Path) -> None:
@@ -458,6 +473,7 @@ TABLE = "object_id,ra,dec,block\na,10.5,-1.5,x\nb,20.25,2.0,Åland\n"
         TABLE.replace(",", ";").encode(),
         ("sep=;\n" + TABLE.replace(",", ";")).encode(),
         TABLE.replace(",", "\t").encode(),
+        TABLE.replace(",", "|").encode(),
         TABLE.replace("\n", "\r").encode(),
         TABLE.replace("\n", "\r\n").encode(),
         (TABLE + ",,,\n,,,\n\n").encode(),
@@ -483,7 +499,7 @@ def test_bytes_that_are_no_unicode_matter_only_where_they_are_used(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"ra dec z\n1 2 3\n", "has neither commas, semicolons nor tabs"),
+        (b"ra dec z\n1 2 3\n", "has neither commas, semicolons, tabs nor bars"),
         (b"\\fixlen = T\n| ra | dec |\n", "looks like an IPAC table"),
         (b"#   1 NUMBER    Running number\n  1\n", "looks like a SExtractor catalogue"),
         (b'[{"ra": 1, "dec": 2}]', "looks like JSON"),

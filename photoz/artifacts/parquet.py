@@ -37,6 +37,8 @@ def _group_bytes(file: pq.ParquetFile) -> list[int]:
 
 def _row_bytes(kind: pa.DataType) -> int:
     """Bytes that one value takes in memory, texts and lists without what is in them."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _row_bytes(kind.storage_type)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * _row_bytes(kind.value_type)
     try:
@@ -120,6 +122,8 @@ def is_boundless(kind: pa.DataType) -> bool:
 
     (Records without fields make pyarrow take memory without end.)
     """
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_boundless(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return is_boundless(kind.value_type)
     if pa.types.is_fixed_size_list(kind) and kind.list_size > 0:

@@ -44,7 +44,10 @@ class RawTable:
                 "expected it once: rename or remove the others"
             )
         try:
-            return self.decode(self.names.index(name))
+            values = self.decode(self.names.index(name))
+            if len(values) != self.rows:  # each column of a broken Parquet file has a length of its own
+                raise ValueError(f"has {len(values)} values in a table of {self.rows} rows")
+            return values
         except FAULTS as error:
             raise BadInput(f"--table {self.path}: column {name!r} {reason(error)}") from None
 

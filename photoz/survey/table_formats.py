@@ -14,7 +14,7 @@ from photoz.errors import BadInput
 from photoz.survey.fits_header import GZIP_START, Readable, unpacked
 from photoz.survey.raw_table import FAULTS, RawTable, reason
 from photoz.survey.table_fits import fits_tables
-from photoz.survey.table_parquet import PARQUET_START, parquet_parts, read_parquet
+from photoz.survey.table_parquet import PARQUET_START, described_in, parquet_parts, read_parquet
 from photoz.survey.table_text import decoded, read_text
 from photoz.survey.table_votable import votable_tables
 
@@ -66,8 +66,8 @@ def table_digest(path: Path) -> str:
     file, which = _split(path)
     if not file.is_dir() and not which:
         return _file_digest(file)
-    parts = {part.relative_to(file).as_posix(): part for part in parquet_parts(file)} if file.is_dir() else {"": file}
-    lines = (f"{name} {_file_digest(part)} {which}\n" for name, part in parts.items())
+    parts = [*parquet_parts(file), *described_in(file)] if file.is_dir() else [file]
+    lines = (f"{part.relative_to(file).as_posix()} {_file_digest(part)} {which}\n" for part in parts)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -76,8 +76,8 @@ def _file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_raw(path: Path, suits: Callable[[Sequence[str]], bool] = lambda names: True) -> RawTable:
-    """The file's table, of several the first whose column names suit; BadInput says what keeps it from being read.
+def read_raw(path: Path, suits: Callable[[Sequence[str]], int] = lambda names: True) -> RawTable:
+    """The file's table, of several the first whose column names suit best; BadInput says why it can't be read.
 
     CSV columns are text. A folder is a Parquet table in parts. `FILE[NAME]` and `FILE[2]` name one table of a file.
     """
@@ -158,9 +158,9 @@ def _text_kind(path: Path, data: bytes) -> str:
 
 
 def _chosen(
-    path: Path, tables: Iterable[tuple[int, RawTable]], which: str, suits: Callable[[Sequence[str]], bool]
+    path: Path, tables: Iterable[tuple[int, RawTable]], which: str, suits: Callable[[Sequence[str]], int]
 ) -> RawTable:
-    """The table that is named, else the first that suits, else the first with rows, whose columns are complained of."""
+    """The table that is named, else the first that suits best; of those that don't suit, the first with rows."""
     found = list(tables)
     if not found:
         raise BadInput(
@@ -170,7 +170,7 @@ def _chosen(
     wanted = [(number, raw) for number, raw in found if not which or which in (str(number), raw.label)]
     if not wanted:
         raise BadInput(f"--table {path}: has no table {which!r}; it has {listed}")
-    number, raw = min(wanted, key=lambda one: (not suits(one[1].names), one[1].rows == 0))
+    number, raw = min(wanted, key=lambda one: (-int(suits(one[1].names)), one[1].rows == 0))
     if len(found) > 1:
         log.info(
             "%s: reads table [%d] of its %d: %s; `--table '%s[NUMBER]'` names another",

@@ -31,6 +31,11 @@ def parquet_parts(folder: Path) -> list[Path]:
     return sorted(found, key=lambda file: _natural(file.relative_to(folder).as_posix()))
 
 
+def described_in(folder: Path) -> list[Path]:
+    """The files of a folder of parts that describe its columns, and hold no rows."""
+    return sorted(file for file in folder.rglob("_*metadata") if file.name in ("_metadata", "_common_metadata"))
+
+
 def _is_part(file: Path) -> bool:
     if file.suffix.lower() in (".parquet", ".parq", ".pq"):
         return True
@@ -55,17 +60,18 @@ def read_parquet(path: Path, parts: list[Path]) -> RawTable:
     def decode(place: int) -> pa.Array:
         chunks: list[pa.Array] = []
         for part, schema, count, partition in zip(parts, schemas, rows, partitions, strict=True):
-            if names[place] in partition:
-                chunks.append(pa.repeat(pa.scalar(partition[names[place]], pa.string()), count))
-            elif names[place] not in schema.names:
-                raise ValueError(f"is not in {part.name}, and other parts of the table have it; expected it in all")
-            else:
+            if names[place] in schema.names:
                 chunks.append(_column(part, schema, names[place]))
+            elif names[place] in partition:
+                chunks.append(pa.repeat(pa.scalar(partition[names[place]], pa.string()), count))
+            else:
+                raise ValueError(f"is not in {part.name}, and other parts of the table have it; expected it in all")
             if sum(chunk.nbytes for chunk in chunks) > most:
                 raise ValueError(f"takes more than {most} bytes in memory")
         return pa.concat_arrays(_one_type(chunks, parts))
 
-    return RawTable(path, names, sum(rows), _units(schemas), False, decode, arrays)
+    units = _units([*schemas, *map(pq.read_schema, described_in(path))])
+    return RawTable(path, names, sum(rows), units, False, decode, arrays)
 
 
 def _schema_and_rows(part: Path) -> tuple[pa.Schema, int]:
@@ -112,6 +118,8 @@ def _partition(folder: Path, part: Path) -> dict[str, str | None]:
 
 def _is_large(kind: pa.DataType) -> bool:
     """Whether a column may hold an image in each row."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_large(kind.storage_type)
     if pa.types.is_fixed_size_list(kind):
         return bool(kind.list_size >= LARGE_ARRAY or pa.types.is_nested(kind.value_type))
     if pa.types.is_struct(kind):  # as Hugging Face writes images: their bytes, and the file's name

@@ -21,7 +21,7 @@ _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LONGEST_DESCRIPTION = 2**20
 _NUMBER_WITH_COMMA = r"^[+-]?\d+(,\d+)?([eE][+-]?\d+)?$"
 _OTHER_TEXTS = {
@@ -137,7 +137,7 @@ def _header(path: Path, content: str, delimiter: str | None) -> tuple[list[str],
     header, above = _cells(line, delimiter), _cells(commented, delimiter)
     if len(header) == 1 and len(line.split()) > 1:
         raise BadInput(
-            f"--table {path}: its first line {line.strip()[:60]!r} has neither commas, semicolons nor tabs; "
+            f"--table {path}: its first line {line.strip()[:60]!r} has neither commas, semicolons, tabs nor bars; "
             "expected a header with one of them between the names: write the table as CSV"
         )
     if commented and len(above) == len(header) and all(above) and _is_number(header[0]):
