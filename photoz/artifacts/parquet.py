@@ -74,12 +74,13 @@ def _reader(
 ) -> Iterator[tuple[pq.ParquetFile, pa.Schema]]:
     """The file and the columns to read, as they are to be; it gives texts as lists of `distinct` ones if asked."""
     whole = pq.read_schema(_opened(source))
-    if len(set(whole.names)) < len(whole.names):
+    wanted = whole.names if columns is None else columns
+    if any(whole.names.count(name) > 1 for name in wanted):
         raise pa.ArrowInvalid("has a column twice; expected each name once")
     missing = [name for name in columns or () if name not in whole.names]
     if missing:
         raise pa.ArrowInvalid(f"has no column {missing[0]!r}; it has {', '.join(whole.names)[:200]}")
-    schema = pa.schema([whole.field(name) for name in (whole.names if columns is None else columns)], whole.metadata)
+    schema = pa.schema([whole.field(name) for name in wanted], whole.metadata)
     check_types(schema)
     # As dictionaries, a text of a megabyte that comes a million times takes a megabyte.
     texts = [field.name for field in schema if is_text(field.type)] if distinct else None
@@ -93,7 +94,14 @@ def _plain(table: pa.Table, schema: pa.Schema, file_bytes: int) -> pa.Table:
         raise pa.ArrowInvalid(f"has columns {', '.join(table.column_names)[:200]}; expected {', '.join(schema.names)}")
     table.validate(full=True)  # texts that are no UTF-8, numbers of distinct texts that there are not
     _check(sum(_text_bytes(table[field.name]) for field in schema if is_text(field.type)), file_bytes)
-    return table.select(schema.names).cast(schema)
+    return table.select(schema.names).cast(pa.schema([_without_view(field) for field in schema], schema.metadata))
+
+
+def _without_view(field: pa.Field) -> pa.Field:
+    """Texts as polars writes them are read as plain ones: nothing else can be made of a list of distinct ones."""
+    if pa.types.is_string_view(field.type):
+        return field.with_type(pa.large_string())
+    return field.with_type(pa.large_binary()) if pa.types.is_binary_view(field.type) else field
 
 
 def _opened(source: Path | bytes) -> Path | io.BytesIO:

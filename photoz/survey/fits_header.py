@@ -1,36 +1,57 @@
 """Headers of FITS files (FITS standard 4.0), read before anything is unpacked, and gzip undone up to a limit."""
 
+import gzip
+import io
 import math
+import re
 import zlib
 from collections.abc import Iterator
+from typing import Protocol
 
 GZIP_START = b"\x1f\x8b"
 BLOCK, CARD = 2880, 80
 MOST_HEADER_BLOCKS = 2000  # 72,000 keywords: more is no header
 MOST_AXES = 999  # of the standard; also the most columns of a table
 
+_PART_BYTES = 2**20
+_EXTENSION = b"XTENSION"
+_QUOTED = re.compile(r"'((?:[^']|'')*)'")
+
 Header = dict[str, str]
 
 
+class Readable(Protocol):
+    """A file that can be read in parts."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 def gunzip(data: bytes, limit: int) -> bytes:
-    """The bytes that were gzipped. ValueError if they are cut short, broken, or more than `limit`."""
-    stream = zlib.decompressobj(wbits=31)
+    """The bytes that were gzipped, of all members. ValueError if they are cut short, broken, or more than `limit`."""
+    return unpacked(gzip.open(io.BytesIO(data)), limit)
+
+
+def unpacked(stream: Readable, limit: int) -> bytes:
+    """What a file that unpacks itself gives. ValueError if it is cut short, broken, or more than `limit` bytes."""
+    found = io.BytesIO()
     try:
-        unzipped = stream.decompress(data, limit)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if not stream.eof:
-        raise ValueError(f"gzip data cut short, or more than {limit} bytes unzipped")
-    return unzipped
+        while part := stream.read(_PART_BYTES):
+            found.write(part)
+            if found.tell() > limit:
+                raise ValueError(f"more than {limit} bytes once it is unpacked")
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"packed data are cut short or broken: {error}") from None
+    return found.getvalue()
 
 
 def fits_units(data: bytes) -> Iterator[tuple[Header, int, int]]:
     """Each header as raw text by keyword, where its data start and how many bytes they should have.
 
-    Raises ValueError for a header that makes no sense; that all data are there is for the caller to check.
+    Ends at the first block that is no header, such as padding. Raises ValueError for a header that makes no sense or
+    is cut short; that all data are there is for the caller to check.
     """
     at = 0
-    while at < len(data):
+    while at < len(data) and (at == 0 or _EXTENSION.startswith(data[at : at + len(_EXTENSION)])):
         header, at = _header(data, at)
         size = _data_bytes(header)
         yield header, at, size
@@ -93,3 +114,9 @@ def real(header: Header, keyword: str, default: float) -> float:
         return float(text.replace("D", "E")) if text else default
     except ValueError:
         raise ValueError(f"FITS keyword {keyword} = {text!r}; expected a number") from None
+
+
+def text(header: Header, keyword: str) -> str:
+    """A keyword's text without quotes and the spaces at its end; empty if there is none."""
+    quoted = _QUOTED.match(header.get(keyword, ""))
+    return quoted[1].replace("''", "'").rstrip() if quoted else ""

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from photoz.errors import BadInput
 from photoz.survey.columns import TEXT_COLUMNS, is_ours
-from photoz.survey.table_formats import RawTable, read_raw
+from photoz.survey.table_formats import RawTable, read_raw, table_digest, table_file
 from photoz.survey.table_ids import as_text, checked_ids, refuse_rounded_ids
 
 log = logging.getLogger("photoz.catalog")
@@ -52,37 +52,43 @@ def read_table(path: Path, columns: Mapping[str, str]) -> UserTable:
 
     Angles come back in degrees. Raises BadInput, one line that says what to do, for anything that can't be right.
     """
-    raw = read_raw(path)
+    raw = read_raw(path, lambda names: _has_positions(names, columns))
     found = _find_columns(path, raw, columns)
     rows: dict[str, pa.Array] = {}
     if "object_id" in found:
-        rows["object_id"] = checked_ids(path, found["object_id"][0], raw.columns[found["object_id"][0]])
+        rows["object_id"] = checked_ids(path, found["object_id"][0], raw.column(found["object_id"][0]))
     else:
-        refuse_rounded_ids(path, raw.columns)
+        refuse_rounded_ids(path, raw)
     for ours, (theirs, unit) in found.items():
         if ours in TEXT_COLUMNS:
-            rows[ours] = as_text(path, theirs, raw.columns[theirs])
+            rows[ours] = as_text(path, theirs, raw.column(theirs))
         elif ours != "object_id":
-            rows[ours] = _number(path, ours, theirs, raw.columns[theirs], unit)
+            rows[ours] = _number(path, ours, theirs, raw.column(theirs), unit)
     _check_positions(path, rows)
     _check_redshifts(path, rows)
     _blank_placeholders(path, rows)
     _check_splits(path, rows)
-    folder = path.resolve().parent
+    folder = table_file(path).resolve().parent
     if "image" in rows:
         rows["image_sha256"] = _image_digests(path, folder, rows["image"])
-    return UserTable(pa.table(rows), hashlib.sha256(path.read_bytes()).hexdigest(), folder)
+    return UserTable(pa.table(rows), table_digest(path), folder)
+
+
+def _has_positions(names: Sequence[str], mapping: Mapping[str, str]) -> bool:
+    """Whether a table with these columns can be the one that is meant, where a file has several."""
+    wanted = [mapping.get(ours, ours) for ours in ("ra", "dec")]
+    return all(name in names or name.rpartition(":")[0] in names for name in wanted)
 
 
 def _find_columns(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> dict[str, tuple[str, str | None]]:
     """{our name: (the table's name, unit or None)} of every column that is used."""
-    present = _listed(raw.columns)
-    found = {name: (name, raw.units.get(name)) for name in raw.columns if is_ours(name) and name not in mapping}
+    present = _listed(raw.names)
+    found = {name: (name, raw.units.get(name)) for name in raw.names if is_ours(name) and name not in mapping}
     for ours, theirs in mapping.items():
         name, unit = theirs, raw.units.get(theirs)
-        if name not in raw.columns and ":" in theirs:
+        if name not in raw.names and ":" in theirs:
             name, _, unit = theirs.rpartition(":")
-        if name not in raw.columns:
+        if name not in raw.names:
             raise BadInput(f"--columns {ours}={theirs}: {path.name} has no column {name!r}; it has {present}")
         found[ours] = (name, unit)
     missing = [ours for ours in ("ra", "dec") if ours not in found]
@@ -94,7 +100,7 @@ def _find_columns(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> dict
     _check_units(path, raw, found)
     used = {theirs for theirs, _ in found.values()}
     for ours in ("z_spec", "object_id", "image"):
-        likely = _likely(ours, [name for name in raw.columns if name not in used])
+        likely = _likely(ours, [name for name in raw.names if name not in used])
         if ours not in found and likely:
             log.info("%s: no column %s; if %r is it, say --columns %s=%s", path.name, ours, likely, ours, likely)
     return found
@@ -106,7 +112,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _suggestion(missing: list[str], raw: RawTable) -> str:
-    likely = {ours: _likely(ours, list(raw.columns)) for ours in missing}
+    likely = {ours: _likely(ours, list(raw.names)) for ours in missing}
     return "map yours with --columns " + ",".join(f"{ours}={theirs or 'NAME'}" for ours, theirs in likely.items())
 
 

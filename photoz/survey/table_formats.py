@@ -1,213 +1,179 @@
-"""Columns and units out of CSV, Parquet, FITS and VOTable files, before anyone asks what they mean."""
+"""Users' tables in CSV, ECSV, Parquet, FITS and VOTable, told apart by their first bytes, whatever their names."""
 
-import csv
+import bz2
+import gzip
+import hashlib
 import io
+import logging
 import re
-import struct
-import warnings
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import astropy.table
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
-from astropy.io import fits, votable
-from astropy.io.votable.exceptions import VOWarning
-from astropy.utils.exceptions import AstropyWarning
-from numpy.typing import NDArray
-
-from photoz.artifacts.parquet import ALWAYS_ALLOWED, BROKEN, MOST_UNFOLDED, is_boundless, read_bounded
+from photoz.artifacts.parquet import ALWAYS_ALLOWED, MOST_UNFOLDED
 from photoz.errors import BadInput
-from photoz.survey.fits_header import GZIP_START, MOST_AXES, fits_units, gunzip, whole
-from photoz.survey.votable_check import check_votable
+from photoz.survey.fits_header import GZIP_START, Readable, unpacked
+from photoz.survey.raw_table import FAULTS, RawTable, reason
+from photoz.survey.table_fits import fits_tables
+from photoz.survey.table_parquet import PARQUET_START, parquet_parts, read_parquet
+from photoz.survey.table_text import decoded, read_text
+from photoz.survey.table_votable import votable_tables
 
-FORMATS = {
-    ".csv": "CSV",
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".fits": "FITS",
-    ".fit": "FITS",
-    ".fits.gz": "FITS",
-    ".vot": "VOTable",
-    ".votable": "VOTable",
-    ".xml": "VOTable",
-}
-# What the readers trip over in broken files: astropy has no one error for them.
-_FAULTS = (
-    *BROKEN, ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError, VOWarning, csv.Error,
-    fits.VerifyError, struct.error,
-)  # fmt: skip
-_VARIABLE = re.compile(r"\d*[PQ]")
-_NULLS = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "None", "--"]
+__all__ = ["RawTable", "read_raw", "table_digest", "table_file"]
+
+log = logging.getLogger("photoz.catalog")
+
+_EXPECTED = "expected CSV, ECSV, Parquet, FITS or VOTable"
+_FITS = re.compile(rb"SIMPLE *(=|$)")
+_ONE_OF_MANY = re.compile(r"(.+)\[([^\[\]]+)\]")
+_PACKED: dict[bytes, Callable[[io.BytesIO], Readable]] = {GZIP_START: gzip.open, b"BZh": bz2.open}
+_OTHERS = (
+    (rb"\x89HDF", "an HDF5 file", "save the table as Parquet, such as with pandas: df.to_parquet"),
+    (rb"PK.{28}[^/]*(\[Content_Types\]|_rels|xl/|docProps)", "an Excel workbook", "save its sheet as CSV UTF-8"),
+    (rb"PK.{28}mimetypeapplication/vnd\.oasis", "an OpenDocument spreadsheet", "save its sheet as CSV"),
+    (rb"PK.{28}[^/]*\.npy", "an NPZ archive of numpy arrays", "save the columns as Parquet or CSV"),
+    (rb"PK", "a ZIP archive", "unpack it with unzip"),
+    (rb"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", "save its sheet as CSV"),
+    (rb"\x28\xb5\x2f\xfd", "packed with zstd", "unpack it with unzstd"),
+    (rb"\xfd7zXZ\0", "packed with xz", "unpack it with unxz"),
+    (rb"\x1f\x9d", "packed with compress (.Z)", "unpack it with uncompress"),
+    (rb"7z\xbc\xaf", "a 7z archive", "unpack it"),
+    (rb".{257}ustar", "a tar archive", "unpack it and name the table in it"),
+    (rb"ARROW1|FEA1", "an Arrow (Feather) file", "save the table as Parquet, such as with pandas: df.to_parquet"),
+    (rb"PARE", "an encrypted Parquet file", "decrypt it"),
+    (rb"ORC", "an ORC file", "save the table as Parquet"),
+    (rb"Obj\x01", "an Avro file", "save the table as Parquet"),
+    (rb"\x93NUMPY", "a numpy array (NPY)", "save the columns as Parquet or CSV"),
+    (rb"\x80[\x02-\x05]", "a pickle, which may run code and is never read", "save the table as Parquet"),
+    (rb"SQLite format 3", "an SQLite database", "export the table as CSV"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*", "an image", "name the table, whose image column names the images"),
+    (rb"%PDF", "a PDF", "name the table"),
+)
 
 
-@dataclass(frozen=True)
-class RawTable:
-    """Columns of equal length as the file gives them, and the units that it states."""
-
-    columns: dict[str, pa.Array]
-    units: dict[str, str]
-    states_units: bool  # the format has a place for units: FITS and VOTable
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return max((len(column) for column in self.columns.values()), default=0)
+def table_file(path: Path) -> Path:
+    """The file or folder that is read: `a.fits` for `a.fits[2]`."""
+    return _split(path)[0]
 
 
-def read_raw(path: Path) -> RawTable:
-    """The file's columns; BadInput names what keeps it from being read. CSV columns are text."""
-    if not path.is_file():
-        raise BadInput(f"--table {path}: no such file; expected a CSV, Parquet, FITS or VOTable file")
-    readers = {"CSV": _read_csv, "Parquet": _read_parquet, "FITS": _read_fits, "VOTable": _read_votable}
-    name = path.name.lower()
-    kind = next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
-    if kind is None:
-        known = ", ".join(sorted(FORMATS))
-        raise BadInput(f"--table {path}: the name does not tell the format; expected it to end with one of {known}")
+def _split(path: Path) -> tuple[Path, str]:
+    """The file, and which of its tables is named behind it in brackets."""
+    match = None if path.exists() else _ONE_OF_MANY.fullmatch(str(path))
+    return (Path(match[1]), match[2].strip()) if match else (path, "")
+
+
+def table_digest(path: Path) -> str:
+    """SHA-256 of all that is read: a file's own, for a folder of its parts' names and digests."""
+    file, which = _split(path)
+    if not file.is_dir() and not which:
+        return _file_digest(file)
+    parts = {part.relative_to(file).as_posix(): part for part in parquet_parts(file)} if file.is_dir() else {"": file}
+    lines = (f"{name} {_file_digest(part)} {which}\n" for name, part in parts.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_raw(path: Path, suits: Callable[[Sequence[str]], bool] = lambda names: True) -> RawTable:
+    """The file's table, of several the first whose column names suit; BadInput says what keeps it from being read.
+
+    CSV columns are text. A folder is a Parquet table in parts. `FILE[NAME]` and `FILE[2]` name one table of a file.
+    """
+    file, which = _split(path)
+    if not file.exists():
+        raise BadInput(f"--table {path}: no such file; {_EXPECTED}")
+    kind, data = "a table", b""
     try:
-        raw = readers[kind](path)
-    except _FAULTS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise BadInput(f"--table {path}: can't be read as {kind}: {reason}") from None
+        kind, data = ("Parquet", b"") if file.is_dir() else _content(path, file)
+        if kind == "Parquet":
+            raw = read_parquet(file, _parts(path, file))
+        elif kind == "text":
+            raw = read_text(path, data)
+        else:
+            most = max(ALWAYS_ALLOWED, MOST_UNFOLDED * file.stat().st_size)
+            tables = fits_tables(path, data) if kind == "FITS" else votable_tables(path, data, most)
+            raw, which = _chosen(path, tables, which, suits), ""
+    except FAULTS as error:
+        name = "CSV" if kind == "text" else kind
+        raise BadInput(f"--table {path}: can't be read as {name}: {reason(error)}") from None
+    if which:
+        raise BadInput(f"--table {path}: [{which}] names a table of a FITS file or VOTable, and this is {kind}")
     if raw.rows == 0:
         raise BadInput(f"--table {path}: the table has no rows; expected at least one galaxy")
+    if raw.arrays:
+        said = ", ".join(f"{name} ({shape})" for name, shape in raw.arrays.items())
+        log.warning(
+            "%s: columns with an array in each row are not read: %s; if they are images, save each as a file (NPY, "
+            "FITS, PNG), name the files in a column `image`, and use --images files", file.name, said[:500],
+        )  # fmt: skip
     return raw
 
 
-def _read_csv(path: Path) -> RawTable:
-    text = path.read_bytes().decode("utf-8-sig")
-    header, start = _csv_header(text)
-    repeated = [name for name, count in Counter(header).items() if count > 1]
-    if repeated:
-        raise BadInput(f"--table {path}: column {repeated[0]!r} is there twice; expected each name once")
-    if not text[start:].strip():
-        return RawTable({name: pa.array([], pa.string()) for name in header}, {}, states_units=False)
-    table = pa_csv.read_csv(
-        io.BytesIO(text[start:].encode()),
-        read_options=pa_csv.ReadOptions(column_names=header),
-        parse_options=pa_csv.ParseOptions(newlines_in_values='"' in text),
-        convert_options=pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()), null_values=_NULLS, strings_can_be_null=True
-        ),
-    )
-    return RawTable({name: _trimmed(table[name].combine_chunks()) for name in header}, {}, states_units=False)
+def _parts(path: Path, file: Path) -> list[Path]:
+    parts = parquet_parts(file) if file.is_dir() else [file]
+    if not parts:
+        raise BadInput(f"--table {path}: a folder without Parquet files; expected a file, or a Parquet table in parts")
+    return parts
 
 
-def _trimmed(column: pa.Array) -> pa.Array:
-    texts = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.is_in(texts, pa.array(_NULLS)), pa.scalar(None, pa.string()), texts)
+def _content(path: Path, file: Path) -> tuple[str, bytes]:
+    """What the file is and its bytes, unpacked; no bytes of a Parquet file. BadInput for what is no table."""
+    with file.open("rb") as stream:
+        if stream.read(len(PARQUET_START)) == PARQUET_START:
+            return "Parquet", b""
+    data = file.read_bytes()
+    packed = next((opened for start, opened in _PACKED.items() if data.startswith(start)), None)
+    if packed is not None:
+        try:
+            data = unpacked(packed(io.BytesIO(data)), max(ALWAYS_ALLOWED, MOST_UNFOLDED * len(data)))
+        except ValueError as error:
+            raise BadInput(f"--table {path}: can't be unpacked: {reason(error)}") from None
+        if data.startswith(PARQUET_START):
+            raise BadInput(f"--table {path}: a Parquet file that is packed once more; unpack it with gunzip or bunzip2")
+    if _FITS.match(data):
+        return "FITS", data
+    for start, kind, advice in _OTHERS:
+        if re.match(start, data[:512], re.DOTALL):
+            raise BadInput(f"--table {path}: is {kind}; {_EXPECTED}: {advice}")
+    return _text_kind(path, data), data
 
 
-def _csv_header(text: str) -> tuple[list[str], int]:
-    """(column names, where the rows start). SkyServer's `#Table1` and other comments above are passed over.
-
-    A commented line right above the numbers (`# ra,dec,z`) is taken as the header.
-    """
-    start, commented = 0, ""
-    while text.startswith("#", start) or text[start : start + 1] in ("\n", "\r"):
-        end = _line_end(text, start)
-        commented, start = text[start:end].lstrip("#").strip() or commented, end
-    end = _line_end(text, start)
-    header, above = _cells(text[start:end]), _cells(commented)
-    if commented and len(above) == len(header) and all(above) and _is_number(header[0]):
-        return above, start
-    return header, end
-
-
-def _line_end(text: str, start: int) -> int:
-    end = text.find("\n", start)
-    return len(text) if end < 0 else end + 1
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line.strip("\r\n")]), [])]
-
-
-def _is_number(text: str) -> bool:
+def _text_kind(path: Path, data: bytes) -> str:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        start = decoded(data[: 2**16] if len(data) > 2**16 else data)[0].lstrip("\ufeff \t\r\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"--table {path}: can't be read as CSV: {reason(error)}") from None
+    if "\0" in start:
+        raise BadInput(f"--table {path}: starts with {data[:12]!r}, which is no table that is known; {_EXPECTED}")
+    if not start.startswith("<"):
+        return "text"
+    if "votable" in start.lower():
+        return "VOTable"
+    raise BadInput(
+        f"--table {path}: can't be read as VOTable: starts with {start[:40].split(chr(10))[0]!r}, "
+        "which is a web page or other XML; expected a VOTABLE element"
+    )
 
 
-def _read_parquet(path: Path) -> RawTable:
-    schema = pq.read_schema(path)
-    table = read_bounded(path, [field.name for field in schema if not is_boundless(field.type)])
-    columns = {name: table[name].combine_chunks() for name in table.column_names}
-    # Lists are not read, only known by name and type: whoever asks for one is told what it holds.
-    columns |= {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in columns}
-    units = {
-        field.name: field.metadata[b"unit"].decode()
-        for field in table.schema
-        if field.metadata and b"unit" in field.metadata
-    }
-    return RawTable(columns, units, states_units=False)
-
-
-def _unzipped(path: Path) -> bytes:
-    data = path.read_bytes()
-    return gunzip(data, _most_unfolded(data)) if data.startswith(GZIP_START) else data
-
-
-def _most_unfolded(data: bytes) -> int:
-    return max(ALWAYS_ALLOWED, MOST_UNFOLDED * len(data))
-
-
-def _read_fits(path: Path) -> RawTable:
-    data = _unzipped(path)
-    for header, start, size in fits_units(data):
-        if start + size > len(data) or whole(header, "TFIELDS", 0) not in range(MOST_AXES + 1):
-            raise ValueError("its header promises more data, or more columns, than there are")
-    # From memory: astropy leaves the file open when it is no FITS. What it says of headers concerns their writers.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        with fits.open(io.BytesIO(data)) as file:
-            tables = [hdu for hdu in file if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
-            if not tables:
-                raise BadInput(f"--table {path}: a FITS file without a table; expected a table extension")
-            return _from_fits(tables[0])
-
-
-def _from_fits(table: fits.BinTableHDU) -> RawTable:
-    """The columns with one value a row. Those of variable length are left: many rows can point at the same long one."""
-    columns, units = {}, {}
-    for column in table.columns:
-        if _VARIABLE.match(column.format) or (values := table.data.field(column.name)).ndim != 1:
-            continue
-        if values.dtype.kind == "S":
-            values = np.char.decode(values, "ascii")
-        blank = values == column.null if column.null is not None and values.dtype.kind in "iu" else values == ""
-        columns[column.name] = _to_arrow(values, np.broadcast_to(blank, values.shape))
-        if column.unit is not None:
-            units[column.name] = str(column.unit)
-    return RawTable(columns, units, states_units=True)
-
-
-def _read_votable(path: Path) -> RawTable:
-    data = _unzipped(path)
-    check_votable(data, _most_unfolded(data))
-    table = votable.parse_single_table(io.BytesIO(data), verify="ignore")
-    units = {str(field.name or field.ID): str(field.unit) for field in table.fields if field.unit is not None}
-    raw = _from_astropy(table.to_table(use_names_over_ids=True))
-    return RawTable(raw.columns, units, states_units=True)
-
-
-def _from_astropy(table: astropy.table.Table) -> RawTable:
-    table.convert_bytestring_to_unicode()
-    scalar = [name for name in table.colnames if table[name].ndim == 1]
-    columns = {name: _to_arrow(np.ma.getdata(table[name]), np.ma.getmaskarray(table[name])) for name in scalar}
-    units = {name: str(table[name].unit) for name in columns if table[name].unit is not None}
-    return RawTable(columns, units, states_units=True)
-
-
-def _to_arrow(values: NDArray[np.generic], mask: NDArray[np.bool_]) -> pa.Array:
-    if values.dtype.kind in "OU":
-        texts = [None if hidden else str(value) for value, hidden in zip(values, mask, strict=True)]
-        return pa.array(texts, pa.string())
-    return pa.array(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))), mask=mask)
+def _chosen(
+    path: Path, tables: Iterable[tuple[int, RawTable]], which: str, suits: Callable[[Sequence[str]], bool]
+) -> RawTable:
+    """The table that is named, else the first that suits, else the first with rows, whose columns are complained of."""
+    found = list(tables)
+    if not found:
+        raise BadInput(
+            f"--table {path}: a file without a table; expected a table extension (FITS) or a TABLE (VOTable)"
+        )
+    listed = ", ".join(f"[{number}] {raw.label}".rstrip() for number, raw in found)[:500]
+    wanted = [(number, raw) for number, raw in found if not which or which in (str(number), raw.label)]
+    if not wanted:
+        raise BadInput(f"--table {path}: has no table {which!r}; it has {listed}")
+    number, raw = min(wanted, key=lambda one: (not suits(one[1].names), one[1].rows == 0))
+    if len(found) > 1:
+        log.info(
+            "%s: reads table [%d] of its %d: %s; `--table '%s[NUMBER]'` names another",
+            path.name, number, len(found), listed, table_file(path),
+        )  # fmt: skip
+    return raw

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from photoz.errors import BadInput
+from photoz.survey.raw_table import RawTable
 
 LARGEST_EXACT_FLOAT = 2**53
 _ID_NAMES = re.compile(r"^(spec|photo|source|target|object|obj)?_?(obj|object)?_?id$", re.IGNORECASE)
@@ -51,14 +51,17 @@ def as_text(path: Path, name: str, column: pa.Array) -> pa.Array:
         raise BadInput(f"--table {path}: column {name!r} holds {column.type}; expected text or numbers") from None
 
 
-def refuse_rounded_ids(path: Path, columns: Mapping[str, pa.Array]) -> None:
+def refuse_rounded_ids(path: Path, raw: RawTable) -> None:
     """BadInput if a column that is an id by its name has been rounded, even if nobody asked for it.
 
     A table damaged there can't be joined back to its survey, and has usually lost more than the ids.
     """
-    for name, column in columns.items():
-        if _ID_NAMES.match(name):
-            _refuse_if_rounded(path, name, column)
+    for name in filter(_ID_NAMES.match, raw.names):
+        try:
+            column = raw.column(name)
+        except BadInput:  # nobody asked for it: that it can't be read refuses nothing
+            continue
+        _refuse_if_rounded(path, name, column)
 
 
 def _refuse_if_rounded(path: Path, name: str, column: pa.Array) -> None:

@@ -1,15 +1,35 @@
 """A VOTable looked through before it is parsed: astropy would follow its links and take the memory it announces."""
 
 import math
+from dataclasses import dataclass, field
 from xml.parsers import expat
 
 _BYTES = {"boolean": 1, "bit": 1, "unsignedByte": 1, "short": 2, "int": 4, "long": 8, "char": 4, "unicodeChar": 4}
 _BYTES |= {"float": 4, "double": 8, "floatComplex": 8, "doubleComplex": 16}
 
 
-def check_votable(data: bytes, most_bytes: int) -> None:
-    """Raise ValueError for a document with entities, links to data elsewhere, packed data, or more than `most_bytes`
-    of memory in its tables."""
+@dataclass(frozen=True)
+class FieldSeen:
+    """A column as its FIELD says."""
+
+    name: str
+    unit: str
+    datatype: str
+    arraysize: str
+
+
+@dataclass
+class TableSeen:
+    """A table's name, columns, and the number of rows that are written as TR."""
+
+    name: str
+    rows: int = 0
+    fields: list[FieldSeen] = field(default_factory=list)
+
+
+def look_through(data: bytes, most_bytes: int) -> list[TableSeen]:
+    """The document's tables. Raises ValueError for one with entities, links to data elsewhere, packed data, or more
+    than `most_bytes` of memory in its tables."""
     look = _Look(most_bytes)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = look.doctype
@@ -18,6 +38,7 @@ def check_votable(data: bytes, most_bytes: int) -> None:
         parser.Parse(data, True)
     except expat.ExpatError as error:
         raise ValueError(str(error)) from None
+    return look.tables
 
 
 class _Look:
@@ -26,6 +47,7 @@ class _Look:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._row_bytes = self._rows = 0
+        self.tables: list[TableSeen] = []
 
     def doctype(self, *_: object) -> None:
         raise ValueError("it has a document type declaration; remove it")
@@ -39,11 +61,17 @@ class _Look:
         if tag == "TABLE":
             self._row_bytes = self._rows = 0
             self._announced(attributes.get("nrows", "0"))
+            self.tables.append(TableSeen(attributes.get("name") or attributes.get("ID") or ""))
         elif tag == "FIELD":
+            if not self.tables:
+                raise ValueError("it has a FIELD outside of a TABLE")
+            self.tables[-1].fields.append(_field(attributes))
             self._row_bytes += _BYTES.get(attributes.get("datatype", ""), 8) * _values(attributes.get("arraysize", "1"))
             self._check()
         elif tag == "TR":
             self._rows += 1
+            if self.tables:
+                self.tables[-1].rows += 1
             self._check()
 
     def _announced(self, rows: str) -> None:
@@ -55,6 +83,12 @@ class _Look:
     def _check(self) -> None:
         if self._row_bytes * max(self._rows, 1) > self._most_bytes:
             raise ValueError(f"its tables would take more than {self._most_bytes} bytes of memory")
+
+
+def _field(attributes: dict[str, str]) -> FieldSeen:
+    name = attributes.get("name") or attributes.get("ID") or ""
+    unit, datatype = attributes.get("unit", "").strip(), attributes.get("datatype", "")
+    return FieldSeen(name, unit, datatype, attributes.get("arraysize", ""))
 
 
 def _values(arraysize: str) -> int:

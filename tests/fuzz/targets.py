@@ -186,6 +186,16 @@ _VOTABLE = b"""<?xml version="1.0"?><VOTABLE version="1.3" xmlns="http://www.ivo
 nrows="1"><FIELD name="ra" datatype="double" unit="deg"/><FIELD name="dec" datatype="double" unit="deg"/><FIELD
 name="object_id" datatype="char" arraysize="8*"/><DATA><TABLEDATA><TR><TD>1</TD><TD>2</TD><TD>x</TD></TR></TABLEDATA>
 </DATA></TABLE></RESOURCE></VOTABLE>"""
+_ECSV = b"""# %ECSV 1.0
+# ---
+# datatype:
+# - {name: ra, unit: &deg !astropy.units.Unit {unit: deg}, datatype: float64}
+# - {name: dec, unit: *deg, datatype: float64}
+# - {name: object_id, datatype: string}
+ra dec object_id
+1 2 a
+3 4 "b c"
+"""
 _UNITED = [fits.Column("ra", "D", "deg", array=[1.0, 2.0]), fits.Column("dec", "D", "deg", array=[1.0, 2.0])]
 _MORE = [fits.Column("object_id", "3A", array=["a", "b"]), fits.Column("v", "PD()", array=[np.arange(3), np.arange(2)])]
 
@@ -208,6 +218,7 @@ TARGETS = {
     ),
     "ref": Target(lambda data: Ref.parse(data.decode("utf-8", "replace")), (b"shards/mgs@v3", b"model/a@latest")),
     "csv": Target(_table(".csv"), (b'# a comment\nra,dec,object_id,z_spec\n1,2,"a",0.1\n3,4,b,\n',)),
+    "ecsv": Target(_table(".ecsv"), (_ECSV, gzip.compress(_ECSV))),
     "parquet": Target(_table(".parquet"), (_parquet(pa.table(_TABLE)),)),
     "fits": Target(
         _table(".fits"),
