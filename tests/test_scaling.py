@@ -1,5 +1,7 @@
 """The unit of the pixels makes no difference: images times 10^k are trained on and predicted as the images are."""
 
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
+from astropy.io import fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,8 +25,10 @@ from photoz.model.names import APERTURE_CNN, MENKO2024, recipe_for
 from photoz.model.network import Network
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
+from photoz.shards import ShardSettings
 from photoz.shards.files import FileImages, ImageFolder
 from photoz.survey.picture import NoCutout
+from tests.shards_support import files_table, make_shards, save_catalog
 from tests.training_support import QUICK, drawn_galaxies, infer, observed, shards_of, train
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -194,11 +199,27 @@ def test_a_stamp_that_float32_can_t_hold_is_a_failure_that_says_so(value: float,
 
 def npy(array: np.ndarray) -> bytes:
     """A file as np.save writes it."""
-    import io
-
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
+
+
+def test_a_model_is_refused_on_images_that_state_another_unit(chain: dict[str, Artifact], tmp_path: Path) -> None:
+    shards = chain["shards"]
+    model = chain[APERTURE_CNN]
+    described = json.loads(model.read("model.json"))
+    assert "unit" not in described["normalisation"]
+    described["normalisation"]["unit"] = "nmgy"
+    trained = again(model, "nmgy", **{"model.json": json.dumps(described).encode()})
+    assert infer(trained, shards, name="unit-unknown").summary["galaxies"]
+    folder = tmp_path / "fits"
+    folder.mkdir()
+    for number, image in enumerate(drawn_galaxies(4, SHAPE, "float32")[0]):
+        fits.PrimaryHDU(image, fits.Header({"BUNIT": "Jy"})).writeto(folder / f"{number}.fits")
+    table = files_table(folder, [f"{number}.fits" for number in range(4)])
+    in_jansky = make_shards(save_catalog(tmp_path / "store", table, folder), ShardSettings(images="files", axes="chw"))
+    with pytest.raises(BadInput, match="was trained on pixels in 'nmgy', shards/made@v1 states 'Jy'"):
+        infer(trained, in_jansky)
 
 
 @pytest.mark.parametrize("power", [-20, 0, 20])
@@ -222,10 +243,14 @@ def with_weights(model: Artifact, name: str, **changed: float) -> Artifact:
     weights = safetensors.torch.load(model.read("weights.safetensors"))
     for key, value in changed.items():
         weights[key.replace("__", ".")].fill_(value)
-    dest = Destination(model.store, name)
-    with Draft.begin(dest, kind="model", recipe=1, settings={"name": name}) as draft:
+    return again(model, name, **{"weights.safetensors": safetensors.torch.save(weights)})
+
+
+def again(model: Artifact, name: str, **changed: bytes) -> Artifact:
+    """The model published once more, some of its files replaced."""
+    with Draft.begin(Destination(model.store, name), kind="model", recipe=1, settings={"name": name}) as draft:
         for file in model.names():
-            draft.put(file, safetensors.torch.save(weights) if file == "weights.safetensors" else model.read(file))
+            draft.put(file, changed[file] if file in changed else model.read(file))
         draft.commit({})
     return load(model.store, Ref("model", name))
 

@@ -184,6 +184,11 @@ def _check_images(trained: RedshiftModel, source: ShardSet, model: Artifact) -> 
             f"{model.ref} was trained on {trained.image} ({trained.scaling.dtype}), {source.artifact.ref} holds "
             f"{found} ({image.dtype}): expected the same; cut these shards like those it was trained on"
         )
+    if image.unit and trained.scaling.unit and image.unit != trained.scaling.unit:
+        raise BadInput(
+            f"{model.ref} was trained on pixels in {trained.scaling.unit!r}, {source.artifact.ref} states "
+            f"{image.unit!r}: expected the same; convert the images first"
+        )
 
 
 def _commit(

@@ -32,6 +32,7 @@ class InputScaling:
     noise: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    unit: str = ""  # of the pixels, where the images' files state one
 
     @property
     def channels(self) -> int:
@@ -49,14 +50,15 @@ class InputScaling:
 
     def to_json(self) -> dict[str, Any]:
         """The form in which model.json keeps it."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        known = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return known if self.unit else {key: value for key, value in known.items() if key != "unit"}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "InputScaling":
         """Read it back; BadFormat for numbers that no image can be divided by."""
         try:
             parts = {name: tuple(map(float, found[name])) for name in ("sky", "noise", "mean", "std")}
-            read = cls(str(found["dtype"]), **parts)
+            read = cls(str(found["dtype"]), **parts, unit=str(found.get("unit", "")))
         except (KeyError, TypeError, ValueError) as error:
             raise BadFormat(f"normalisation in model.json: {error}") from None
         for name, values in parts.items():

@@ -232,17 +232,17 @@ def open_files(files: ImageFolder, some: pa.Table) -> FileImages:
         width=width,
         dtype=dtype,
         source="files",
+        unit=seen.units.most_common(1)[0][0] if seen.units else "",
     )
     log.info("%s: %s of %s, kept as %s", files.folder, _by(shape), dtype, image.format)
-    said = Said(unit=seen.units.most_common(1)[0][0]) if seen.units else Said()
+    usual = Said(unit=image.unit)
     if seen.chosen:
-        usual = seen.chosen.most_common(1)[0][0]
-        said = replace(said, images=usual.images, chosen=usual.chosen)
+        usual = replace(seen.chosen.most_common(1)[0][0], unit=image.unit)
         log.warning(
             "%s: FITS files hold %d images (%s), of which %s is read; --hdu N|NAME reads another, --hdu 1,2,3 several",
             files.folder, usual.images.count(",") + 1, usual.images, usual.chosen,
         )  # fmt: skip
-    return FileImages(files, image, said)
+    return FileImages(files, image, usual)
 
 
 def _look(files: ImageFolder, some: pa.Table) -> _Seen:

@@ -85,7 +85,8 @@ def _read_npy(data: bytes) -> Array:
         # Python 2 wrote its longs with an L: (32L, 32L).
         text = re.sub(r"(?<=\d)L(?=[,)\s])", "", data[start:end].decode("latin-1").strip())
         header = ast.literal_eval(text)
-        descr, fortran, shape = str(header["descr"]), bool(header["fortran_order"]), header["shape"]
+        kind, fortran, shape = header["descr"], bool(header["fortran_order"]), header["shape"]
+        descr = kind.decode("latin-1") if isinstance(kind, bytes) else str(kind)
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise NoCutout("corrupt", f"NPY header: {_one_line(error)}") from None
     if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):  # True is an int, and no size
