@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,16 @@ def prepared(name: str, images: np.ndarray) -> Network:
     return network.eval()
 
 
+@lru_cache(maxsize=4)
+def answer(name: str, pixels: bytes) -> np.ndarray:
+    """What a network made for these float32 images says of some of them."""
+    images = np.frombuffer(pixels, np.float32).reshape(-1, *SHAPE).copy()
+    with torch.inference_mode():
+        return prepared(name, images)(*observed(images[:6])).numpy()
+
+
 @pytest.mark.parametrize("name", [APERTURE_CNN, MENKO2024, "torchvision:resnet18"])
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(power=st.integers(-20, 20), integers=st.booleans())
 def test_a_network_answers_the_same_for_images_times_a_power_of_ten(name: str, power: int, integers: bool) -> None:
     if name.startswith("torchvision"):
@@ -58,8 +67,7 @@ def test_a_network_answers_the_same_for_images_times_a_power_of_ten(name: str, p
     if integers:
         images = np.rint(images).astype(np.int16).astype(np.float32)
     scaled = (images.astype(np.float64) * 10.0**power).astype(np.float32)
-    with torch.inference_mode():
-        expected, found = (prepared(name, these)(*observed(these)).numpy() for these in (images, scaled))
+    expected, found = answer(name, images.tobytes()), answer(name, scaled.tobytes())
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 

@@ -46,7 +46,8 @@ class InputScaling:
         Raises BadInput for a channel without any signal, or beyond what float32 can hold.
         """
         measured = [_measured(plane_bhw, number) for number, plane_bhw in enumerate(images_bchw.swapaxes(0, 1))]
-        return cls(str(images_bchw.dtype), *zip(*measured, strict=True))
+        sky, noise, mean, std = zip(*measured, strict=True)
+        return cls(str(images_bchw.dtype), sky, noise, mean, std)
 
     def to_json(self) -> dict[str, Any]:
         """The form in which model.json keeps it."""
