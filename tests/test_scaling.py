@@ -50,26 +50,37 @@ def prepared(name: str, images: np.ndarray) -> Network:
 
 
 @lru_cache(maxsize=4)
-def answer(name: str, pixels: bytes) -> np.ndarray:
-    """What a network made for these float32 images says of some of them."""
+def features(name: str, pixels: bytes) -> np.ndarray:
+    """What the head of a network made for these float32 images sees of some of them; an untrained head says nothing."""
     images = np.frombuffer(pixels, np.float32).reshape(-1, *SHAPE).copy()
     with torch.inference_mode():
-        return prepared(name, images)(*observed(images[:6])).numpy()
+        return prepared(name, images).features(observed(images[:6])).numpy()
 
 
 @pytest.mark.parametrize("name", [APERTURE_CNN, MENKO2024, "torchvision:resnet18"])
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(power=st.integers(-20, 20), integers=st.booleans())
-def test_a_network_answers_the_same_for_images_times_a_power_of_ten(name: str, power: int, integers: bool) -> None:
+def test_a_network_sees_the_same_in_images_times_a_power_of_ten(name: str, power: int, integers: bool) -> None:
     if name.startswith("torchvision"):
         pytest.importorskip("torchvision", reason="torchvision is an extra, and does not go with torch's CPU wheel")
     images, _ = drawn_galaxies(24, SHAPE, "float32")
     if integers:
         images = np.rint(images).astype(np.int16).astype(np.float32)
     scaled = (images.astype(np.float64) * 10.0**power).astype(np.float32)
-    expected, found = answer(name, images.tobytes()), answer(name, scaled.tobytes())
-    assert np.isfinite(found).all()
+    expected, found = features(name, images.tobytes()), features(name, scaled.tobytes())
+    assert np.isfinite(found).all() and found.std(axis=0).max() > 0
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", [APERTURE_CNN, MENKO2024])
+def test_a_network_sees_the_same_in_real_images_in_cgs_as_in_counts(name: str, shared_data: Path) -> None:
+    files = sorted((shared_data / "field_cases" / "18-physical-units" / "cgs" / "im").iterdir())
+    cgs = np.stack([np.load(path) for path in files])
+    counts = (cgs.astype(np.float64) * 1e30).astype(np.float32)
+    with torch.inference_mode():
+        expected, found = (prepared(name, these).features(observed(these[:6])).numpy() for these in (counts, cgs))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    assert found.std(axis=0).max() > 0
 
 
 @pytest.fixture(scope="module")

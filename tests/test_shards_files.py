@@ -299,6 +299,34 @@ def test_a_folder_that_is_no_utf8_is_read_and_named_in_failures(folder: Path) ->
     assert shards.summary["samples"] == 1
 
 
+@pytest.mark.parametrize(
+    ("case", "hdu", "channels", "dtype"),
+    [
+        ("14-png-named-jpg/all", None, 3, "uint8"),
+        ("14-png-named-jpg/some", None, 3, "uint8"),
+        ("15-npy-python2/all", None, 3, "float32"),
+        ("16-fits-gzip-members/all", None, 3, "float32"),
+        ("17-fits-empty-2d-primary/all", None, 3, "float32"),
+        ("18-physical-units/cgs", None, 3, "float32"),
+        ("35-mef-bands/mask-first", None, 1, "float32"),
+        ("35-mef-bands/three", "G,R,I", 3, "float32"),
+    ],
+)
+def test_images_that_once_went_wrong_are_all_read(
+    shared_data: Path, tmp_path: Path, case: str, hdu: str | None, channels: int, dtype: str
+) -> None:
+    folder = shared_data / "field_cases" / case
+    names: list[str | None] = sorted(f"im/{path.name}" for path in (folder / "im").iterdir())
+    catalog = save_catalog(tmp_path / "store", files_table(folder, names), folder)
+    shards = make_shards(catalog, replace(SETTINGS, hdu=hdu))
+    image = shards.summary["image"]
+    assert (shards.summary["samples"], image["channels"], image["dtype"]) == (48, channels, dtype)
+    if case.startswith("35"):
+        with fits.open(folder / str(names[0])) as file:
+            first = file["G" if hdu else "SCI"].data
+        assert any(np.array_equal(image[0], first) for image in by_id(shards).values())
+
+
 def test_size_cuts_the_middle_out_of_larger_files_and_smaller_ones_are_failures(folder: Path) -> None:
     arrays = [*cubes(6, (3, 40, 44)), *cubes(1, (3, 24, 40))]
     shards = shards_of(folder, save_npy(folder, arrays), replace(SETTINGS, size=32))
