@@ -2,6 +2,8 @@
 
 import io
 import logging
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from photoz.artifacts import Artifact
+from photoz.artifacts import Artifact, Ref, load
 from photoz.data import open_shards
 from photoz.errors import BadInput
 from photoz.shards import ShardSettings
@@ -25,6 +27,7 @@ from tests.shards_support import (
     webdataset_samples,
     write_jpegs,
 )
+from tests.training_support import job_command
 
 SETTINGS = ShardSettings(samples_per_shard=8)
 RNG = np.random.default_rng(0)
@@ -183,6 +186,147 @@ def test_jpegs_among_other_files_are_decoded_with_them(folder: Path) -> None:
     assert len({image.tobytes() for image in by_id(shards).values()}) == 3
 
 
+def as_png(folder: Path, name: str) -> None:
+    """Make a JPEG a PNG, under its old name."""
+    with Image.open(folder / name) as picture:
+        picture.load()
+    picture.save(folder / name, "PNG")
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_pngs_named_as_jpegs_are_read_as_what_they_are(folder: Path, count: int) -> None:
+    names = write_jpegs(folder, 6)
+    expected = by_id(shards_of(folder, names))
+    for name in names[:count]:
+        as_png(folder, str(name))
+    shards = make_shards(
+        save_catalog(folder.parent / "store", files_table(folder, names), folder, "png"), SETTINGS, "b"
+    )
+    assert (shards.summary["image"]["format"], shards.summary["failures"]) == ("npy", 0)
+    for object_id, image in by_id(shards).items():
+        assert np.array_equal(image, expected[object_id])
+
+
+def test_jpegs_named_as_something_else_are_kept_as_they_are(folder: Path) -> None:
+    names = write_jpegs(folder, 4)
+    for name in names:
+        (folder / str(name)).rename(folder / f"{name}.png")
+    shards = shards_of(folder, [f"{name}.png" for name in names])
+    assert (shards.summary["image"]["format"], shards.summary["samples"]) == ("jpg", 4)
+
+
+def test_a_png_among_more_jpegs_than_are_looked_at_is_found_by_its_first_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = write_jpegs(folder, 12)
+    as_png(folder, "5.jpg")
+    monkeypatch.setattr("photoz.shards.files.LOOKED_AT", 3)
+    shards = shards_of(folder, names)
+    assert (shards.summary["image"]["format"], shards.summary["samples"]) == ("npy", 12)
+    monkeypatch.setattr("photoz.shards.sources.MORE_STARTS", 4)
+    few = make_shards(shards.input("catalog"), SETTINGS, "few")
+    assert few.summary["image"]["format"] == "jpg"  # and the PNG is counted, with its reason
+    assert few.table("failures.parquet").to_pydict()["reason"] == ["other_type"]
+
+
+def save_fits(folder: Path, units: list[str], names: tuple[str, ...] = ("SCI",)) -> list[str | None]:
+    """A FITS file for each unit, with an image of random noise for each name."""
+    for number, unit in enumerate(units):
+        header = fits.Header({"BUNIT": unit} if unit else {})
+        images = [fits.ImageHDU(RNG.normal(size=(16, 16)).astype("f4"), header, name) for name in names]
+        fits.HDUList([fits.PrimaryHDU(), *images]).writeto(folder / f"{number}.fits")
+    return [f"{number}.fits" for number in range(len(units))]
+
+
+def test_files_in_another_unit_than_most_are_failures_and_the_unit_is_kept(folder: Path) -> None:
+    shards = shards_of(folder, save_fits(folder, ["nmgy", "Jy", "nmgy", "", "nmgy"]))
+    failed = shards.table("failures.parquet").to_pydict()
+    assert failed["reason"] == ["other_unit"]
+    assert failed["detail"] == ["BUNIT = 'Jy', most files say 'nmgy'; convert it first"]
+    assert shards.summary["image"]["unit"] == "nmgy"
+
+
+def test_several_hdus_become_bands_and_which_one_is_read_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = save_fits(folder, [""] * 5, ("MASK", "G", "R"))
+    with caplog.at_level("WARNING", "photoz.shards"):
+        one = shards_of(folder, names)
+    assert "hold 3 images (1 MASK, 2 G, 3 R), of which 2 G is read" in caplog.text
+    assert one.summary["image"]["channels"] == 1
+    both = make_shards(one.input("catalog"), replace(SETTINGS, hdu="G,3"), "both")
+    assert both.summary["image"]["channels"] == 2
+    for object_id, image in by_id(one).items():
+        assert np.array_equal(by_id(both)[object_id][:1], image)
+    assert one.settings.keys() ^ both.settings.keys() == {"hdu"}
+
+
+def test_a_file_whose_first_image_is_another_than_in_most_is_a_failure(folder: Path) -> None:
+    names = save_fits(folder, [""] * 4, ("G", "R"))
+    with fits.open(folder / "2.fits") as file:
+        swapped = fits.HDUList([file[0], file[2], file[1]])
+        swapped.writeto(folder / "swapped.fits")
+    assert list(failures(shards_of(folder, [*names[:2], "swapped.fits", names[3]])).values()) == ["ambiguous_hdu"]
+
+
+def test_names_outside_the_locale_are_found_and_written(folder: Path) -> None:
+    np.save(folder / "星系é.npy", cubes(1)[0])
+    rows = files_table(folder, ["星系é.npy"] * 2)
+    names = pa.array(["星系é.npy", "../星系.npy"])
+    catalog = save_catalog(
+        folder.parent / "store", rows.set_column(rows.column_names.index("image"), "image", names), folder
+    )
+    ascii_only = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = job_command("shard", "--name", "made", "--store", catalog.store.url)
+    made = subprocess.run(command, env=ascii_only, capture_output=True, text=True, check=False)
+    assert (made.returncode, "Traceback" in made.stderr) == (0, False), made.stderr
+    shards = load(catalog.store, Ref("shards", "made"))
+    assert shards.summary["samples"] == 1
+    failed = shards.table("failures.parquet").to_pydict()
+    assert failed["reason"] == ["outside"] and failed["detail"][0].startswith("../星系.npy leads out of ")
+
+
+def test_a_folder_that_is_no_utf8_is_read_and_named_in_failures(folder: Path) -> None:
+    latin = folder.parent / os.fsdecode(b"bilder-\xe9")
+    latin.mkdir()
+    save_npy(latin, cubes(2))
+    rows = files_table(latin, ["0.npy", "1.npy"])
+    outside = rows.set_column(rows.column_names.index("image"), "image", pa.array(["0.npy", "../1.npy"]))
+    catalog = save_catalog(folder.parent / "store", outside, folder)
+    shards = make_shards(catalog, replace(SETTINGS, images_from=str(latin)))
+    (detail,) = shards.table("failures.parquet").to_pydict()["detail"]
+    assert detail.endswith("bilder-\\udce9")
+    assert shards.summary["samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "hdu", "channels", "dtype"),
+    [
+        ("14-png-named-jpg/all", None, 3, "uint8"),
+        ("14-png-named-jpg/some", None, 3, "uint8"),
+        ("15-npy-python2/all", None, 3, "float32"),
+        ("16-fits-gzip-members/all", None, 3, "float32"),
+        ("17-fits-empty-2d-primary/all", None, 3, "float32"),
+        ("18-physical-units/cgs", None, 3, "float32"),
+        ("35-mef-bands/mask-first", None, 1, "float32"),
+        ("35-mef-bands/three", "G,R,I", 3, "float32"),
+    ],
+)
+def test_images_that_once_went_wrong_are_all_read(
+    shared_data: Path, tmp_path: Path, case: str, hdu: str | None, channels: int, dtype: str
+) -> None:
+    folder = shared_data / "field_cases" / case
+    names: list[str | None] = sorted(f"im/{path.name}" for path in (folder / "im").iterdir())
+    catalog = save_catalog(tmp_path / "store", files_table(folder, names), folder)
+    shards = make_shards(catalog, replace(SETTINGS, hdu=hdu))
+    image = shards.summary["image"]
+    assert (shards.summary["samples"], image["channels"], image["dtype"]) == (48, channels, dtype)
+    if case.startswith("35"):
+        with fits.open(folder / str(names[0])) as file:
+            first = file["G" if hdu else "SCI"].data
+        assert any(np.array_equal(image[0], first) for image in by_id(shards).values())
+
+
 def test_size_cuts_the_middle_out_of_larger_files_and_smaller_ones_are_failures(folder: Path) -> None:
     arrays = [*cubes(6, (3, 40, 44)), *cubes(1, (3, 24, 40))]
     shards = shards_of(folder, save_npy(folder, arrays), replace(SETTINGS, size=32))
@@ -206,7 +350,7 @@ def test_values_that_are_not_finite_are_failures(folder: Path) -> None:
     arrays[2][3, 3, 3] = np.nan
     arrays[3] = arrays[3].astype("f8")
     arrays[3][0, 0, 0] = 1e300
-    assert list(failures(shards_of(folder, save_npy(folder, arrays))).values()) == ["not_finite", "not_finite"]
+    assert list(failures(shards_of(folder, save_npy(folder, arrays))).values()) == ["not_finite", "out_of_range"]
 
 
 def test_grey_jpegs_have_one_channel(folder: Path) -> None:
@@ -290,6 +434,8 @@ def test_files_are_taken_where_the_table_names_them_and_asked_for_where_it_does_
         ({"samples_per_shard": 0}, "at least 1"),
         ({"scale": float("nan")}, "--scale nan"),
         ({"scale": 0.0}, "--scale 0"),
+        ({"hdu": ""}, "--hdu ''"),
+        ({"hdu": "1,,2"}, "--hdu '1,,2'"),
     ],
 )
 def test_settings_that_can_t_work_are_refused_when_made(wrong: dict[str, object], match: str) -> None:

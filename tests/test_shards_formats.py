@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from photoz.shards.formats import read_array
+from photoz.shards.formats import FitsImages, read_array
 from photoz.shards.stamps import AmbiguousAxes, centre_crop, check_values, stamp_dtype, to_chw
 from photoz.survey.picture import NoCutout, check_jpeg
 from tests.shards_support import flat_jpeg, noise_jpeg
@@ -166,6 +166,81 @@ def fits_raw(unit: fits.PrimaryHDU) -> bytes:
 def test_fits_without_an_image_or_compressed_is_refused() -> None:
     assert reason(fits_file(fits.PrimaryHDU())) == "empty"
     assert reason(fits_file(fits.PrimaryHDU(), fits.CompImageHDU(CUBE[0].astype("f4")))) == "not_supported"
+
+
+@pytest.mark.parametrize("descr", ["'<f4'", "u'<f4'", "b'<f4'"])
+def test_npy_headers_of_python_2_are_read(descr: str) -> None:
+    array = CUBE[:, :7, :6].astype("<f4")
+    shape = "({}L, {}L, {}L)".format(*array.shape)
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}   ".encode().ljust(117) + b"\n"
+    file = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + array.tobytes()
+    assert np.array_equal(read_array(file), array)
+
+
+def test_an_empty_primary_hdu_with_axes_of_0_is_passed_over() -> None:
+    primary = fits.PrimaryHDU().header.tostring().encode()
+    empty = primary.replace(b"NAXIS   =                    0", b"NAXIS   =                    2")
+    cards = b"".join(f"NAXIS{n}  =                    0".ljust(80).encode() for n in (1, 2))
+    at = empty.index(b"NAXIS   =") + 80
+    empty = (empty[:at] + cards + empty[at:]).rstrip(b" ").ljust(2880)
+    assert np.array_equal(read_array(empty + fits_file(fits.PrimaryHDU(), image("SCI"))[2880:]), PLANES["SCI"])
+
+
+PLANES = {name: (RNG.normal(size=(12, 10)) * 100).astype("f4") for name in ("SCI", "G", "R", "I", "ERR", "WHT_G")}
+PLANES["G_MASK"], PLANES["DQ"] = (RNG.integers(0, 2, (12, 10)).astype("i2") for _ in range(2))
+PLANES["COUNTS"] = RNG.integers(0, 999, (12, 10)).astype("i4")
+
+
+def image(name: str, unit: str = "") -> fits.ImageHDU:
+    return fits.ImageHDU(PLANES[name], fits.Header({"BUNIT": unit} if unit else {}), name)
+
+
+def several(*names: str) -> bytes:
+    return fits_file(fits.PrimaryHDU(), *map(image, names))
+
+
+@pytest.mark.parametrize(
+    ("names", "read"),
+    [
+        (["DQ", "SCI"], "SCI"),
+        (["ERR", "SCI", "DQ"], "SCI"),
+        (["WHT_G", "G_MASK", "G"], "G"),
+        (["COUNTS", "SCI"], "SCI"),  # integers where another holds decimal numbers
+        (["COUNTS", "DQ"], "COUNTS"),
+        (["G", "R", "I"], "G"),
+        (["DQ"], "DQ"),
+    ],
+)
+def test_of_several_images_the_first_that_is_no_mask_is_read(names: list[str], read: str) -> None:
+    assert np.array_equal(read_array(several(*names)), PLANES[read])
+    assert np.array_equal(read_array(gzip.compress(several(*names))), PLANES[read])
+
+
+def test_where_all_images_look_like_masks_one_has_to_be_named() -> None:
+    assert reason(several("DQ", "ERR")) == "ambiguous_hdu"
+    assert np.array_equal(read_array(several("DQ", "ERR"), ("err",)), PLANES["ERR"])
+
+
+def test_an_hdu_is_named_by_number_or_name_and_several_are_stacked_as_bands() -> None:
+    file = several("G", "DQ", "R")
+    assert np.array_equal(read_array(file, ("2",)), PLANES["DQ"])
+    assert np.array_equal(read_array(file, ("R",)), PLANES["R"])
+    assert np.array_equal(read_array(file, ("3", "g")), np.stack([PLANES["R"], PLANES["G"]]))
+    for hdus, why in [(("4",), "no_hdu"), (("0",), "no_hdu"), (("I",), "no_hdu")]:
+        with pytest.raises(NoCutout, match=f"{why}: no image {hdus[0]} in a FITS file with 1 G, 2 DQ, 3 R"):
+            read_array(file, hdus)
+    with pytest.raises(NoCutout, match="no_hdu: several images SCI"):
+        read_array(several("SCI", "SCI"), ("SCI",))
+
+
+def test_hdus_of_different_shapes_or_units_are_not_stacked() -> None:
+    small = fits.ImageHDU(PLANES["R"][:8], name="R")
+    with pytest.raises(NoCutout, match=r"wrong_shape: --hdu G,R: HDUs of \(12, 10\), \(8, 10\)"):
+        read_array(fits_file(fits.PrimaryHDU(), image("G"), small), ("G", "R"))
+    mixed = fits_file(fits.PrimaryHDU(), image("G", "nmgy"), image("R", "Jy"))
+    with pytest.raises(NoCutout, match="other_unit: HDUs in several units: Jy, nmgy"):
+        _ = FitsImages.of(mixed, ("G", "R")).unit
+    assert FitsImages.of(mixed, ()).unit == "nmgy"
 
 
 def test_other_files_are_refused_by_their_first_bytes() -> None:

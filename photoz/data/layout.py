@@ -83,6 +83,7 @@ class ImageFormat:
     source: str  # jpeg, files or ugriz
     bands: tuple[str, ...] = ()  # in channel order; empty where unknown
     scale_arcsec_per_px: float | None = None
+    unit: str = ""  # of the pixels, where the files state one
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,7 +102,8 @@ class ImageFormat:
 
     def to_summary(self) -> dict[str, Any]:
         """The form in which a manifest's summary keeps it."""
-        return asdict(self) | {"bands": list(self.bands)}
+        found = asdict(self) | {"bands": list(self.bands)}
+        return found if self.unit else {name: value for name, value in found.items() if name != "unit"}
 
     @classmethod
     def from_summary(cls, found: Any) -> "ImageFormat":
@@ -125,8 +127,9 @@ class ImageFormat:
             return f"shape {self.shape} has more than {MOST_VALUES} values"
         if self.format == "jpg" and (self.channels not in (1, 3) or self.dtype != "uint8"):
             return f"jpg of {self.channels} channels of {self.dtype}, expected 1 or 3 of uint8"
-        if not isinstance(self.source, str) or not all(isinstance(band, str) for band in self.bands):
-            return f"source {self.source!r} and bands {str(self.bands)[:60]}, expected text"
+        if not all(isinstance(text, str) for text in (self.source, self.unit, *self.bands)):
+            texts = f"source {self.source!r}, unit {self.unit!r} and bands {self.bands}"
+            return f"{texts[:160]}, expected text"
         scale = self.scale_arcsec_per_px
         if scale is not None and not (type(scale) in (int, float) and 0 < scale < math.inf):
             return f"scale_arcsec_per_px {str(scale)[:60]!r}, expected a number above 0"

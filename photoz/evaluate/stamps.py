@@ -57,9 +57,10 @@ def _middle(size: int, share: float) -> slice:
 
 
 def _noise(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Robust scatter of each image and channel, `(b, c, 1, 1)`; 1 where there is none."""
+    """Robust scatter of each image and channel, `(b, c, 1, 1)`; the plain one where that is 0, and 1 where both are."""
     flat = np.nan_to_num(values).reshape(*values.shape[:2], -1)
     scatter = 1.4826 * np.median(np.abs(flat - np.median(flat, axis=2, keepdims=True)), axis=2)
+    scatter = np.where(scatter > 0, scatter, flat.std(axis=2, dtype=np.float64))
     return np.where(scatter > 0, scatter, 1.0).astype(np.float32)[:, :, None, None]
 
 

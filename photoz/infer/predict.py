@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -131,7 +132,10 @@ class _Predictions:
         found = ask(trained.network, looked_at(), turns, self.batches_at_once)
         scores_b = trained.familiarity.score(found.features_bf)
         no_reddening_b = ~np.isfinite(reddening_b) & trained.network.uses_reddening
-        return Answers(trained.pdf(found.answer), scores_b, torch.cat(blank).cpu().numpy(), no_reddening_b)
+        pdf_bz = trained.pdf(found.answer)
+        # The answer by itself, too: to make a PDF an infinite redshift is clipped to the bins.
+        check_finite({"answer": found.answer, "PDF": pdf_bz, "ood_score": scores_b.astype(np.float32)}, index, name)
+        return Answers(pdf_bz, scores_b, torch.cat(blank).cpu().numpy(), no_reddening_b)
 
     def _batches(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
@@ -144,6 +148,18 @@ class _Predictions:
                 yield images_bchw[at : at + size]
 
         return on_device(parts(), self.device)
+
+
+def check_finite(found: dict[str, NDArray[np.floating[Any]]], index: pa.Table, shard: str) -> None:
+    """Raise BadInput where a galaxy's number is NaN or infinite. Masked pixels make none: they count as sky."""
+    for what, values in found.items():
+        wrong_b = ~np.isfinite(values.reshape(len(index), -1)).all(axis=1)
+        if wrong_b.any():
+            first = index["object_id"][int(np.argmax(wrong_b))]
+            raise BadInput(
+                f"{shard}: the model's {what} is NaN or infinite for {np.count_nonzero(wrong_b)} of {len(index)} "
+                f"galaxies, first {first}: expected finite numbers; look for extreme pixels, or train the model again"
+            )
 
 
 def are_blank(images_bchw: torch.Tensor) -> torch.Tensor:
@@ -167,6 +183,11 @@ def _check_images(trained: RedshiftModel, source: ShardSet, model: Artifact) -> 
         raise BadInput(
             f"{model.ref} was trained on {trained.image} ({trained.scaling.dtype}), {source.artifact.ref} holds "
             f"{found} ({image.dtype}): expected the same; cut these shards like those it was trained on"
+        )
+    if image.unit and trained.scaling.unit and image.unit != trained.scaling.unit:
+        raise BadInput(
+            f"{model.ref} was trained on pixels in {trained.scaling.unit!r}, {source.artifact.ref} states "
+            f"{image.unit!r}: expected the same; convert the images first"
         )
 
 

@@ -60,7 +60,7 @@ def stem_stride(height: int, width: int) -> int:
 def aperture_radii(height: int, width: int, count: int = 6) -> tuple[float, ...]:
     """Radii (pixels) from one pixel to a fifth of the image, evenly in the logarithm."""
     largest = max(min(height, width) / 5, 2.0)
-    return tuple(round(largest ** (index / (count - 1)), 4) for index in range(count))
+    return tuple(largest ** (index / (count - 1)) for index in range(count))
 
 
 class AperturePhotometry(nn.Module):

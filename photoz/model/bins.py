@@ -34,7 +34,7 @@ class RedshiftBins:
         first, last = float(logs.min()), float(logs.max())
         margin = MARGIN * max(last - first, 0.01)
         low = min(max(first - margin, 0.0), first)
-        return cls(round(float(np.expm1(low)), 6), round(float(np.expm1(last + margin)), 6), count)
+        return cls(float(np.expm1(low)), float(np.expm1(last + margin)), count)
 
     @property
     def log_edges(self) -> Floats:

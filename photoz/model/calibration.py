@@ -6,6 +6,7 @@ as uniform as may be (Kuleshov et al. 2018, arXiv 1807.00263, with one parameter
 Legend: b galaxy, z redshift bin, e bin edge.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -48,9 +49,12 @@ class Calibration:
     def from_json(cls, found: dict[str, Any]) -> "Calibration":
         """Read it back."""
         try:
-            return cls(*(float(found[name]) for name in ("temperature", "beta")))
+            read = cls(*(float(found[name]) for name in ("temperature", "beta")))
         except (KeyError, TypeError, ValueError) as error:
             raise BadFormat(f"calibration in model.json: {error}") from None
+        if not all(0 < value < math.inf for value in (read.temperature, read.beta)):
+            raise BadFormat(f"calibration in model.json: {read}, expected numbers above 0; train the model again")
+        return read
 
 
 def _beta_cdf(beta: float, x: Floats) -> Floats:
@@ -69,7 +73,7 @@ def fit_calibration(pdf_bz: Floats, edges_e: Floats, z_spec_b: Floats) -> Calibr
     temperature = _fit_temperature(pdf_bz, edges_e, z_spec_b)
     pit_b = redshift_pdf.pit(_warmed(pdf_bz, temperature), edges_e, z_spec_b)
     beta = _fit_beta(np.clip(pit_b, _PIT_MARGIN, 1.0 - _PIT_MARGIN))
-    return Calibration(round(temperature, 6), round(beta, 6))
+    return Calibration(temperature, beta)
 
 
 def _warmed(pdf_bz: Floats, temperature: float) -> Floats:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from photoz.errors import BadInput
+
 Floats = NDArray[np.float64]
 
 SHRINKAGE = 0.05  # of the covariance towards its diagonal, so that few images still give an invertible one
@@ -25,7 +27,10 @@ class Familiarity:
 
     @classmethod
     def of(cls, train_bf: Floats, val_bf: Floats) -> "Familiarity":
-        """Measure it: the shape of the cloud on the training split, the scale of distances on the validation split."""
+        """Measure it: the shape of the cloud on the training split, the scale of distances on the validation split.
+
+        Raises BadInput for features that are all alike, or not finite.
+        """
         # One thread: sums shared among threads round differently, and the same features must give the same bytes.
         with threadpool_limits(1, user_api="blas"):
             return cls._of(train_bf, val_bf)
@@ -39,7 +44,13 @@ class Familiarity:
         values_f, vectors_ff = np.linalg.eigh(shrunk_ff)
         whiten_ff = vectors_ff / np.sqrt(np.maximum(values_f, 1e-6))
         distance_b = cls(mean_f, whiten_ff)._distance(val_bf)
-        return cls(mean_f, whiten_ff, float(np.percentile(distance_b, REFERENCE_PERCENTILE)))
+        reference = float(np.percentile(distance_b, REFERENCE_PERCENTILE))
+        if not 0 < reference < np.inf:
+            raise BadInput(
+                f"validation galaxies are {reference} away from training galaxies, as the network sees them: expected "
+                "a number above 0; it tells no galaxy from another, so look for extreme pixels, or train longer"
+            )
+        return cls(mean_f, whiten_ff, reference)
 
     def score(self, features_bf: Floats) -> Floats:
         """Distance from the training images, (b,); 1 is what only 1 in 100 validation galaxies exceeds."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from photoz.model.scaling import STRETCH_SOFTENING, InputScaling
 
+_MOST_SIGNAL = 1e18  # times the noise: float32 can square it; no galaxy is as bright
 _CACHED_VALUES = 2**17  # so many at once for each thread stay in a core's cache from one operation to the next
 
 
@@ -59,12 +60,13 @@ class Light(nn.Module):
     def signal(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Levels from 0 to 1, or flux in units of the pixel noise, plane by plane in memory.
 
-        A masked pixel (NaN) counts as sky.
+        A masked pixel (NaN or infinite) counts as sky; numbers beyond 1e18 times the noise as that.
         """
         planes_bchw = _laid_out(images_bchw, torch.contiguous_format).to(torch.float32, copy=True)
         if self.levels:  # their sky is 0
             return planes_bchw.div_(self.noise_c11)
-        return planes_bchw.sub_(self.sky_c11).div_(self.noise_c11).nan_to_num_(0.0, 0.0, 0.0)
+        planes_bchw.sub_(self.sky_c11).nan_to_num_(0.0, 0.0, 0.0)
+        return planes_bchw.div_(self.noise_c11).clamp_(-_MOST_SIGNAL, _MOST_SIGNAL)
 
     def linear(self, signal_bchw: torch.Tensor) -> list[torch.Tensor]:
         """The signal itself and, for 8-bit pictures, the signal with an asinh stretch undone."""
@@ -91,11 +93,11 @@ def _rows(channels_last_bchw: torch.Tensor) -> torch.Tensor:
 
 
 def _asinh(x: torch.Tensor) -> torch.Tensor:
-    """asinh to float32's precision, for numbers up to 1e18."""
+    """asinh to float32's precision, for numbers up to _MOST_SIGNAL."""
     if x.is_cuda:
         return torch.asinh(x)
     # On a CPU torch takes its own one number at a time; these go eight or more at once, in less than half the time.
-    size = x.abs().clamp_max_(1e18)
+    size = x.abs()
     root = size.square().add_(1.0).sqrt_()
     return size.div(root.add_(1.0)).mul_(size).add_(size).log1p_().copysign_(x)
 

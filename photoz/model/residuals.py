@@ -30,7 +30,7 @@ class ResidualSpread:
         found_q = np.quantile(residual_b, np.linspace(0.0, 1.0, QUANTILES))
         # A quantile function has to ascend to be turned into a CDF.
         ascending_q = np.maximum.accumulate(found_q) + np.arange(QUANTILES) * 1e-7
-        return cls(tuple(round(float(value), 8) for value in ascending_q))
+        return cls(tuple(map(float, ascending_q)))
 
     def pdf(self, redshift_b: Floats, edges_e: Floats) -> Floats:
         """PDF of each galaxy, (b, z): the residuals moved to its redshift, cut to the bins."""
@@ -53,4 +53,6 @@ class ResidualSpread:
             raise BadFormat(f"residuals in model.json: {error}") from None
         if len(quantiles_q) != QUANTILES:
             raise BadFormat(f"residuals in model.json: {len(quantiles_q)} quantiles, expected {QUANTILES}")
+        if not np.isfinite(quantiles_q).all():
+            raise BadFormat("residuals in model.json: a quantile is NaN or infinite; train the model again")
         return cls(quantiles_q)

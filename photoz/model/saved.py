@@ -50,7 +50,7 @@ def model_files(model: RedshiftModel) -> dict[str, bytes]:
         "normalisation": model.scaling.to_json(),
         "calibration": model.calibration.to_json(),
         "residuals": model.spread.to_json() if model.spread else None,
-        "familiarity": {"reference_distance": round(model.familiarity.reference, 8)},
+        "familiarity": {"reference_distance": model.familiarity.reference},
     }
     return {
         WEIGHTS: safetensors.torch.save(weights),
@@ -106,11 +106,17 @@ def _assemble(found: dict[str, Any], weights: Tensors, familiarity: Tensors, dev
     if planned != stored:
         differing = sorted(name for name in planned.keys() | stored.keys() if planned.get(name) != stored.get(name))
         raise ValueError(f"{differing[0]} is {stored.get(differing[0])}, expected {planned.get(differing[0])}")
+    for name, values in (weights | familiarity).items():
+        if not values.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")
     network = build_network(found["model"], found["architecture"], scaling)
     network.load_state_dict(weights)
     mean_f, whiten_ff = (familiarity[name].numpy().astype(np.float64) for name in ("mean_f", "whiten_ff"))
     if mean_f.ndim != 1 or whiten_ff.shape != 2 * mean_f.shape:
         raise ValueError(f"familiarity of {mean_f.shape} features and {whiten_ff.shape}")
+    reference = float(found["familiarity"]["reference_distance"])
+    if not 0 < reference < math.inf:
+        raise ValueError(f"familiarity: reference_distance is {reference}, expected a number above 0")
     return RedshiftModel(
         name=found["model"],
         recipe=recipe,
@@ -120,7 +126,7 @@ def _assemble(found: dict[str, Any], weights: Tensors, familiarity: Tensors, dev
         scaling=scaling,
         network=network.to(device, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
         calibration=Calibration.from_json(found["calibration"]),
-        familiarity=Familiarity(mean_f, whiten_ff, float(found["familiarity"]["reference_distance"])),
+        familiarity=Familiarity(mean_f, whiten_ff, reference),
         spread=ResidualSpread.from_json(found["residuals"]) if found["residuals"] else None,
     )
 

@@ -13,7 +13,9 @@ from photoz.errors import BadFormat, BadInput
 
 LEVELS = 255.0  # of uint8 images
 STRETCH_SOFTENING = 3.0  # in units of the pixel noise: the stretch is linear below, logarithmic above
-_FLAT = 1e-6
+_FLAT = 1e-6  # of a channel's own scale: float32 resolves a tenth of that
+# Networks compute in float32, which rounds coarsely below 2^-126 (a GPU takes such numbers for 0) and ends at 2^128.
+_LEAST_NOISE, _LARGEST_PIXEL = 2.0**-122, 2.0**126
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class InputScaling:
     noise: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    unit: str = ""  # of the pixels, where the images' files state one
 
     @property
     def channels(self) -> int:
@@ -38,36 +41,63 @@ class InputScaling:
 
     @classmethod
     def of(cls, images_bchw: NDArray[np.generic]) -> "InputScaling":
-        """Measure it on some training images. Raises BadInput for a channel without any signal."""
-        pixels_cp = np.asarray(images_bchw).transpose(1, 0, 2, 3).reshape(images_bchw.shape[1], -1)
-        dtype = str(images_bchw.dtype)
-        if dtype == "uint8":
-            sky, noise = np.zeros(len(pixels_cp)), np.full(len(pixels_cp), LEVELS)
-        else:
-            # The faint half of the pixels is mostly sky; galaxies would widen a scatter taken over all of them.
-            sky = np.nanmedian(pixels_cp, axis=1)
-            below_cp = np.where(pixels_cp <= sky[:, None], pixels_cp, np.nan)
-            noise = 1.4826 * np.nanmedian(np.abs(below_cp - sky[:, None]), axis=1)
-            noise = np.where(noise > 0, noise, np.maximum(np.nanstd(pixels_cp.astype(np.float64), axis=1), _FLAT))
-        stretched_cp = stretch(pixels_cp.astype(np.float64), sky[:, None], noise[:, None], dtype)
-        mean, std = np.nanmean(stretched_cp, axis=1), np.nanstd(stretched_cp, axis=1)
-        if not (np.isfinite(std) & (std > _FLAT) & np.isfinite(noise)).all():
-            empty = [index for index, value in enumerate(std) if not value > _FLAT]
-            raise BadInput(f"channels {empty or 'with NaN'} of the training images hold one constant value; drop them")
-        return cls(dtype, *(tuple(round(float(v), 8) for v in part) for part in (sky, noise, mean, std)))
+        """Measure it on some training images; images times a factor give the same, times that factor.
+
+        Raises BadInput for a channel without any signal, or beyond what float32 can hold.
+        """
+        measured = [_measured(plane_bhw, number) for number, plane_bhw in enumerate(images_bchw.swapaxes(0, 1))]
+        sky, noise, mean, std = zip(*measured, strict=True)
+        return cls(str(images_bchw.dtype), sky, noise, mean, std)
 
     def to_json(self) -> dict[str, Any]:
         """The form in which model.json keeps it."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        known = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return known if self.unit else {key: value for key, value in known.items() if key != "unit"}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "InputScaling":
-        """Read it back."""
+        """Read it back; BadFormat for numbers that no image can be divided by."""
         try:
-            parts = [tuple(map(float, found[name])) for name in ("sky", "noise", "mean", "std")]
-            return cls(str(found["dtype"]), *parts)
+            parts = {name: tuple(map(float, found[name])) for name in ("sky", "noise", "mean", "std")}
+            read = cls(str(found["dtype"]), **parts, unit=str(found.get("unit", "")))
         except (KeyError, TypeError, ValueError) as error:
             raise BadFormat(f"normalisation in model.json: {error}") from None
+        for name, values in parts.items():
+            least = {"noise": _LEAST_NOISE, "std": _FLAT}.get(name, -_LARGEST_PIXEL)
+            if not all(least <= value <= _LARGEST_PIXEL for value in values):
+                raise BadFormat(
+                    f"normalisation in model.json: {name} is {str(list(values))[:100]}, expected numbers from "
+                    f"{least:.3g} to {_LARGEST_PIXEL:.3g}; train the model again"
+                )
+        return read
+
+
+def _measured(pixels: NDArray[np.generic], channel: int) -> tuple[float, float, float, float]:
+    """A channel's sky, noise, and the mean and std of its stretched pixels; NaN and infinite ones do not count."""
+    values = pixels.astype(np.float64).ravel()
+    values = values[np.isfinite(values)]
+    where = f"channel {channel} of the training images"
+    if not len(values):
+        raise BadInput(f"{where} holds no finite value; drop it")
+    sky, noise = 0.0, LEVELS
+    if pixels.dtype != np.uint8:
+        # The faint half of the pixels is mostly sky; galaxies would widen a scatter taken over all of them.
+        sky = float(np.median(values))
+        noise = 1.4826 * float(np.median(sky - values[values <= sky]))
+        spread, largest = float(values.std()), float(np.abs(values).max())
+        if spread <= _FLAT * largest:
+            raise BadInput(f"{where} holds one constant value, {sky:g}; drop it")
+        noise = noise or spread
+        if noise < _LEAST_NOISE or largest > _LARGEST_PIXEL:
+            raise BadInput(
+                f"{where} has values up to {largest:.3g} and a noise of {noise:.3g}, too large or small for float32: "
+                f"expected at most {_LARGEST_PIXEL:.3g}, at least {_LEAST_NOISE:.3g}; multiply the images by a constant"
+            )
+    stretched = stretch(values, sky, noise, str(pixels.dtype))
+    mean, std = float(stretched.mean()), float(stretched.std())
+    if std <= _FLAT:
+        raise BadInput(f"{where} holds one constant value; drop it")
+    return sky, noise, mean, std
 
 
 def stretch(pixels: NDArray[np.float64], sky: Any, noise: Any, dtype: str) -> NDArray[np.float64]:

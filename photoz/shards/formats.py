@@ -9,6 +9,8 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,13 @@ MAX_FILE_BYTES = 2**29
 NPY_START, PNG_START, FITS_START = b"\x93NUMPY", b"\x89PNG\r\n\x1a\n", b"SIMPLE  ="
 _NPY_HEADER_BYTES = 2**16
 _FITS_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-_NPY_NUMBERS = re.compile(r"[<>|=]([iu][1248]|f(2|4|8|16))")
+_NPY_NUMBERS = re.compile(r"[<>|=]?([iu][1248]|f(2|4|8|16))")
+# Words in the names of HDUs that describe an image.
+_ABOUT_PIXELS = {
+    "mask", "msk", "dq", "dqm", "flag", "flags", "wht", "wt", "weight", "weights", "ivar", "invvar", "var", "variance",
+    "err", "error", "errors", "sigma", "rms", "unc", "uncert", "std", "stat", "seg", "segm", "segmap", "segmentation",
+    "exp", "exposure", "cov", "coverage", "nexp", "nimage", "psf",
+}  # fmt: skip
 _MOST_AXES = 8  # numpy has 64; an image has 2 or 3
 # What Pillow trips over in broken files. It bounds what text and profile chunks unzip to by itself.
 _PNG_FAULTS = (
@@ -33,19 +41,28 @@ _PNG_FAULTS = (
 _PNG_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 
 
-def read_array(data: bytes) -> Array:
-    """The pixels of an NPY, PNG or FITS file (gzipped or not), axes as stored. Raises NoCutout, saying why."""
-    if data.startswith(GZIP_START):
-        try:
-            data = gunzip(data, MAX_FILE_BYTES)
-        except ValueError as error:
-            raise NoCutout("corrupt", _one_line(error)) from None
+def unpacked(data: bytes) -> bytes:
+    """A file's bytes, unzipped if they are gzipped. Raises NoCutout if they can't be."""
+    if not data.startswith(GZIP_START):
+        return data
+    try:
+        return gunzip(data, MAX_FILE_BYTES)
+    except ValueError as error:
+        raise NoCutout("corrupt", _one_line(error)) from None
+
+
+def read_array(data: bytes, hdus: tuple[str, ...] = ()) -> Array:
+    """The pixels of an NPY, PNG or FITS file (gzipped or not), axes as stored. Raises NoCutout, saying why.
+
+    `hdus` are a FITS file's HDUs to read, several of them stacked; without, see `FitsImages`.
+    """
+    data = unpacked(data)
     if data.startswith(NPY_START):
         return _read_npy(data)
     if data.startswith(PNG_START):
         return _read_png(data)
     if data.startswith(FITS_START):
-        return _read_fits(data)
+        return _read_fits(data, hdus)
     raise NoCutout("not_an_image", f"{len(data)} bytes that start with {data[:12]!r}; expected JPEG, PNG, NPY or FITS")
 
 
@@ -65,8 +82,11 @@ def _read_npy(data: bytes) -> Array:
     if end - start > _NPY_HEADER_BYTES:
         raise NoCutout("corrupt", f"NPY header of {end - start} bytes")
     try:
-        header = ast.literal_eval(data[start:end].decode("latin-1").strip())
-        descr, fortran, shape = str(header["descr"]), bool(header["fortran_order"]), header["shape"]
+        # Python 2 wrote its longs with an L: (32L, 32L).
+        text = re.sub(r"(?<=\d)L(?=[,)\s])", "", data[start:end].decode("latin-1").strip())
+        header = ast.literal_eval(text)
+        kind, fortran, shape = header["descr"], bool(header["fortran_order"]), header["shape"]
+        descr = kind.decode("latin-1") if isinstance(kind, bytes) else str(kind)
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise NoCutout("corrupt", f"NPY header: {_one_line(error)}") from None
     if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):  # True is an int, and no size
@@ -116,23 +136,125 @@ def _without_alpha(picture: Image.Image) -> Image.Image:
     return picture if picture.mode == wanted else picture.convert(wanted)
 
 
-def _read_fits(data: bytes) -> Array:
-    """The first image in the file; rows as stored (FITS counts them from below), scaled by BSCALE and BZERO."""
+@dataclass(frozen=True)
+class FitsImage:
+    """An HDU that holds an image: its number (the primary is 0), its EXTNAME if any, and where its pixels are."""
+
+    number: int
+    name: str
+    header: Header
+    start: int
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.name}".rstrip()
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it is an image in tiles, in a table."""
+        return "ZIMAGE" in self.header
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether it stores integers that nothing scales, as masks do."""
+        bits = whole(self.header, "ZBITPIX" if self.compressed else "BITPIX")
+        return bits > 0 and real(self.header, "BSCALE", 1.0) == 1.0
+
+    @property
+    def about_pixels(self) -> bool:
+        """Whether its name says that it is a mask, a weight or an error: DQ, WHT_G, mask2."""
+        words = re.split(r"[^a-z]+", self.name.lower())
+        return any(word in _ABOUT_PIXELS for word in words)
+
+    @property
+    def unit(self) -> str:
+        """BUNIT, empty where it is not said."""
+        return _text(self.header, "BUNIT")
+
+
+@dataclass(frozen=True)
+class FitsImages:
+    """The images of a FITS file, and those of them that are read.
+
+    Without `hdus` it is the first image that is no mask, weight or error map: neither by its name, nor by holding
+    integers where another holds decimal numbers.
+    """
+
+    there: tuple[FitsImage, ...]
+    read: tuple[FitsImage, ...]
+
+    @classmethod
+    def of(cls, data: bytes, hdus: tuple[str, ...]) -> "FitsImages":
+        """Find them. Raises NoCutout where there is none, or none that can be told from masks; ValueError for junk."""
+        there = tuple(_fits_images(data))
+        if not there:
+            raise NoCutout("empty", "FITS file without an image")
+        return cls(there, tuple(_named(there, hdu) for hdu in hdus) if hdus else (_likely(there),))
+
+    @property
+    def unit(self) -> str:
+        """The unit of all that is read, empty where no HDU says any. Raises NoCutout where they say several."""
+        units = {image.unit for image in self.read} - {""}
+        if len(units) > 1:
+            raise NoCutout("other_unit", f"HDUs in several units: {', '.join(sorted(units))}; choose others with --hdu")
+        return units.pop() if units else ""
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.there))
+
+
+def _fits_images(data: bytes) -> Iterator[FitsImage]:
+    for number, (header, start, _) in enumerate(fits_units(data)):
+        plain = header.get("XTENSION", "'IMAGE").startswith("'IMAGE") and "GROUPS" not in header
+        sizes = [whole(header, f"NAXIS{n}") for n in range(1, whole(header, "NAXIS") + 1)]
+        # A primary HDU without pixels may say so by axes of 0.
+        if "ZIMAGE" in header or (plain and len(sizes) >= 2 and min(sizes) > 0):
+            yield FitsImage(number, _text(header, "EXTNAME"), header, start)
+
+
+def _named(there: tuple[FitsImage, ...], hdu: str) -> FitsImage:
+    found = [image for image in there if hdu in (str(image.number), image.name) or hdu.lower() == image.name.lower()]
+    if len(found) != 1:
+        times = "no image" if not found else "several images"
+        raise NoCutout("no_hdu", f"{times} {hdu} in a FITS file with {', '.join(map(str, there))}; see --hdu")
+    return found[0]
+
+
+def _likely(there: tuple[FitsImage, ...]) -> FitsImage:
+    if len(there) == 1:
+        return there[0]
+    named = [image for image in there if not image.about_pixels]
+    decimal = [image for image in named if not image.whole_numbers]
+    if not named:
+        raise NoCutout("ambiguous_hdu", f"which image of {', '.join(map(str, there))} is the galaxy's? say --hdu N")
+    return (decimal or named)[0]
+
+
+def _text(header: Header, keyword: str) -> str:
+    """A keyword's text without its quotes and trailing spaces."""
+    quoted = re.match(r"'((?:[^']|'')*)'", header.get(keyword, ""))
+    return quoted[1].replace("''", "'").strip() if quoted else ""
+
+
+def _read_fits(data: bytes, hdus: tuple[str, ...]) -> Array:
+    """The image that is meant; rows as stored (FITS counts them from below), scaled by BSCALE and BZERO."""
     try:
-        for header, start, _ in fits_units(data):
-            axes = whole(header, "NAXIS")
-            if "ZIMAGE" in header:
-                raise NoCutout("not_supported", "tile-compressed FITS; unpack it with funpack")
-            if axes >= 2 and header.get("XTENSION", "'IMAGE").startswith("'IMAGE") and "GROUPS" not in header:
-                shape = tuple(whole(header, f"NAXIS{n}") for n in range(axes, 0, -1))
-                _check_size(shape)
-                return _fits_pixels(data, header, start, shape)
+        planes = [_fits_pixels(data, image) for image in FitsImages.of(data, hdus).read]
     except ValueError as error:
         raise NoCutout("corrupt", _one_line(error)) from None
-    raise NoCutout("empty", "FITS file without an image")
+    if len(planes) == 1:
+        return planes[0]
+    if {plane.ndim for plane in planes} != {2} or len({plane.shape for plane in planes}) > 1:
+        shapes = ", ".join(str(plane.shape) for plane in planes)
+        raise NoCutout("wrong_shape", f"--hdu {','.join(hdus)}: HDUs of {shapes}; expected (h, w), the same for all")
+    return np.stack(planes)
 
 
-def _fits_pixels(data: bytes, header: Header, start: int, shape: tuple[int, ...]) -> Array:
+def _fits_pixels(data: bytes, image: FitsImage) -> Array:
+    header, start = image.header, image.start
+    if image.compressed:
+        raise NoCutout("not_supported", "tile-compressed FITS; unpack it with funpack")
+    shape = tuple(whole(header, f"NAXIS{n}") for n in range(whole(header, "NAXIS"), 0, -1))
+    _check_size(shape)
     bits = whole(header, "BITPIX")
     if bits not in _FITS_TYPES:
         raise NoCutout("corrupt", f"FITS keyword BITPIX = {bits}")

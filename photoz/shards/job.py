@@ -27,7 +27,7 @@ from photoz.survey import EMBEDDED
 
 log = logging.getLogger("photoz.shards")
 
-RECIPE = 1
+RECIPES = {"jpeg": 1, "files": 2}  # raise one when the same settings come to give other bytes
 _ROWS_AT_ONCE = 8192
 _MOST_FILES = 256  # open at once, far below any limit on them
 
@@ -42,7 +42,9 @@ def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) 
     if galaxies.count == 0:
         raise BadInput(f"{catalog.ref} has no galaxies; make a catalogue with a wider selection")
     origin = decide_origin(catalog, settings, galaxies.schema.names)
-    with Draft.begin(dest, kind="shards", recipe=RECIPE, settings=origin.deciding(), inputs=[catalog]) as draft:
+    with Draft.begin(
+        dest, kind="shards", recipe=RECIPES[origin.images], settings=origin.deciding(), inputs=[catalog]
+    ) as draft:
         if draft.published:
             return draft.published
         plan = plan_shards(lambda: galaxies.batches(["object_id", "split"]), settings.samples_per_shard)

@@ -29,6 +29,11 @@ class ShardSettings:
     axes: Literal["chw", "hwc"] | None = setting(
         None, "Order of a file array's axes, where its shape does not tell: channels first or last."
     )
+    hdu: str | None = setting(
+        None,
+        "Image of each FITS file, by number (0 is the primary) or EXTNAME; several, such as 1,2,3, become bands.",
+        metavar="N|NAME",
+    )
     images_from: str | None = setting(
         None, "Folder that image paths start in (default: as when the catalogue was made).", metavar="FOLDER"
     )
@@ -38,6 +43,8 @@ class ShardSettings:
     def __post_init__(self) -> None:
         if self.images == "ugriz":
             raise BadInput("--images ugriz: five-band frames are not available yet; cut stamps, use --images files")
+        if self.hdu is not None and not all(self.hdus):
+            raise BadInput(f"--hdu {self.hdu!r}: expected a number or a name, or several with commas, such as 1,2,3")
         if self.samples_per_shard < 1:
             raise BadInput(f"--samples-per-shard {self.samples_per_shard}: expected at least 1")
         if not 0.01 <= self.scale <= 60:
@@ -45,3 +52,8 @@ class ShardSettings:
         sizes = JPEG_SIZES if self.images == "jpeg" else FILE_SIZES  # checked again once the catalogue is known
         if self.size is not None and self.size not in sizes:
             raise BadInput(f"--size {self.size}: expected {sizes[0]} to {sizes[-1]} pixels")
+
+    @property
+    def hdus(self) -> tuple[str, ...]:
+        """Numbers or names of the HDUs to read, in the order of the bands."""
+        return tuple(part.strip() for part in self.hdu.split(",")) if self.hdu is not None else ()

@@ -12,7 +12,7 @@ from photoz.artifacts import Artifact
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadInput
 from photoz.shards.cutouts import CutoutImages, cutout_format
-from photoz.shards.files import LOOKED_AT, ImageFolder, open_files
+from photoz.shards.files import MORE_STARTS, ImageFolder, open_files
 from photoz.shards.galaxies import Galaxies
 from photoz.shards.settings import JPEG_SIZES, ShardSettings
 from photoz.survey import TABLE, open_survey, survey_identity
@@ -49,7 +49,8 @@ class Origin:
             "samples_per_shard": self.settings.samples_per_shard,
         }
         if self.images == "files":
-            return common | {"axes": self.settings.axes}
+            chosen = {"hdu": ",".join(self.settings.hdus)} if self.settings.hdus else {}
+            return common | {"axes": self.settings.axes} | chosen
         return common | {"scale": self.settings.scale, "survey": self.survey}
 
 
@@ -94,9 +95,8 @@ def open_images(catalog: Artifact, origin: Origin, galaxies: Galaxies, sharers: 
         folder = settings.images_from or catalog.summary.get("table_folder")
         if folder is None:
             raise BadInput(f"{catalog.ref} does not say where its table was; name the folder with --images-from")
-        names = (name for batch in galaxies.batches(["image"]) for name in batch["image"].to_pylist())
-        files = ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes)
-        yield open_files(files, galaxies.spread(LOOKED_AT, ["image", "image_sha256"]), names)
+        files = ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes, settings.hdus)
+        yield open_files(files, galaxies.spread(MORE_STARTS, ["image", "image_sha256"]))
         return
     assert origin.size_px is not None
     with open_survey(origin.survey["name"], settings.survey_url) as survey:

@@ -7,6 +7,9 @@ from photoz.survey.picture import NoCutout
 
 Array = NDArray[np.generic]
 
+# Below 1.2e-38 float32 keeps fewer and fewer digits: the noise of an image may be 10,000 times fainter than its peak.
+_LEAST_PEAK, _MOST = 1e-34, float(np.finfo(np.float32).max)
+
 
 class AmbiguousAxes(NoCutout):
     """The shape does not tell which axis holds the channels; only the user can."""
@@ -53,6 +56,16 @@ def centre_crop(image_chw: Array, size_px: int | None) -> Array:
         raise NoCutout("too_small", f"{width}x{height} px, --size asks for {size_px}; smaller files are not enlarged")
     top, left = (height - size_px) // 2, (width - size_px) // 2
     return image_chw[:, top : top + size_px, left : left + size_px]
+
+
+def check_range(image: Array) -> None:
+    """Raise NoCutout for numbers that float32 can't hold, or only with few digits."""
+    if image.dtype.kind != "f" or not image.size:
+        return
+    peak = float(np.nanmax(np.abs(image), initial=0.0, where=np.isfinite(image)))
+    if 0 < peak < _LEAST_PEAK or peak > _MOST:
+        words = f"too {'small' if peak < 1 else 'large'} for float32"
+        raise NoCutout("out_of_range", f"values of up to {peak:.3g} are {words}; multiply all images by a constant")
 
 
 def check_values(image: Array) -> None:

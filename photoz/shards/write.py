@@ -126,5 +126,6 @@ def _index(galaxies: pa.Table, written: _Written) -> pa.Table:
 def _failures(galaxies: pa.Table, faults: list[NoCutout]) -> pa.Table:
     known = [galaxies[name] for name in FAILURE_SCHEMA.names[:4]]
     reasons = pa.array([fault.reason for fault in faults], pa.string())
-    details = pa.array([fault.detail for fault in faults], pa.string())
+    # A path that is no UTF-8 has lone surrogates, which no file takes.
+    details = pa.array([fault.detail.encode(errors="backslashreplace").decode() for fault in faults], pa.string())
     return pa.Table.from_arrays([*known, reasons, details], schema=FAILURE_SCHEMA)

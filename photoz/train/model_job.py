@@ -2,7 +2,7 @@
 
 import io
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from photoz.train.validation import Validation
 
 log = logging.getLogger("photoz.train")
 
-RECIPE = 8  # raise it when the same settings come to give other bytes
+RECIPE = 9  # raise it when the same settings come to give other bytes
 _PIECE = "model"
 _PREPARE_IMAGES = 2048
 
@@ -128,7 +128,7 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     bins = RedshiftBins.covering(train.z_spec, settings.bins)
     pixels = Pixels(train, device)
     some = evenly(len(train), InputScaling.MOST_IMAGES)
-    scaling = InputScaling.of(pixels.take(some)[0].images_bchw.cpu().numpy())
+    scaling = replace(InputScaling.of(pixels.take(some)[0].images_bchw.cpu().numpy()), unit=source.image.unit)
     image = ImageShape(source.image.channels, source.image.height, source.image.width)
     blueprint = Blueprint(settings.model, design(settings.model, image, bins, task.recipe), image, scaling)
     torch.manual_seed(settings.seed)
