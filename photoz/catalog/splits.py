@@ -126,6 +126,7 @@ def add_splits(rows: pa.Table, shares: SplitFractions) -> tuple[pa.Table, SplitP
         with_z = ~np.isnan(rows["z_spec"].to_numpy().astype(float))
     splits = pa.nulls(rows.num_rows, pa.string())
     plan = SplitPlan("none")
+    groups: Cells | Strings
     if with_z.any():
         if "block" in rows.column_names:
             blocks = np.array(rows["block"].filter(with_z).to_pylist())

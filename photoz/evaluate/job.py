@@ -132,7 +132,7 @@ def _on_stamps(
     z_phot = pd.Series(baselines.trees_on_stamps(features, z_train, wanted_features), tested)
     notes = [f"trained on {len(ids):,} cutouts"] if len(ids) < len(train) else []
     notes += [f"tested on {len(tested):,} of the {len(scored):,} galaxies"] if len(tested) < len(scored) else []
-    found = z_phot.reindex(scored["object_id"]).to_numpy(float)
+    found = np.asarray(z_phot.reindex(scored["object_id"]), float)
     return [Estimates("trees_stamps", "Trees on stamp colours", found, "; ".join(notes))], ""
 
 
