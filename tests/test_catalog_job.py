@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -7,11 +8,13 @@ import astropy.units as u
 import numpy as np
 import pyarrow as pa
 import pytest
-from astropy.coordinates import Latitude, Longitude
+from astropy.coordinates import Latitude, Longitude, SkyCoord
 from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from mocpy import MOC
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from photoz.artifacts import Artifact, Destination, Outcome, Ref, Store, load
 from photoz.catalog import CatalogSettings, build_catalog
@@ -187,6 +190,61 @@ def test_spectra_of_one_galaxy_are_collapsed_and_neighbours_are_not(file_store: 
     assert {"cut": "one spectrum within 2 arcsec", "rows": 3} in artifact.summary["attrition"]
     build(file_store, "every", survey="table", table=table_file(tmp_path, rows), duplicates_arcsec=0.0)
     assert catalog(file_store, "every")[1].num_rows == 4
+
+
+@pytest.mark.parametrize(("count", "redshifts", "left"), [(20_000, 1, 1), (20_000, 40, 40), (4_000, 4_000, 1)])
+def test_thousands_of_rows_at_one_position_take_little_memory(count: int, redshifts: int, left: int) -> None:
+    z_spec = np.linspace(0.0, 0.4 if redshifts > 100 else 0.4 * redshifts, redshifts)[np.arange(count) % redshifts]
+    rows = pa.table(
+        {
+            "object_id": [f"g{row}" for row in range(count)],
+            "ra": np.zeros(count),
+            "dec": np.zeros(count),
+            "z_spec": z_spec,
+        }
+    )
+    tracemalloc.start()
+    kept = drop_duplicates(rows, 2.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kept.num_rows == left
+    assert peak < 300e6  # all pairs of 20,000 rows are 3.2 GB
+
+
+def collapsed_pair_by_pair(rows: list[dict]) -> list[str]:
+    """The ids that are left, by comparing each row with each."""
+    links = coo_array((len(rows), len(rows)), dtype=bool).tolil()
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows[:i]):
+            near = SkyCoord(one["ra"], one["dec"], unit="deg").separation(
+                SkyCoord(other["ra"], other["dec"], unit="deg")
+            )
+            agree = abs(one["z_spec"] - other["z_spec"]) <= 0.005 * (1 + other["z_spec"])
+            links[i, j] = near.arcsec <= 2.0 and agree and (one["split"] is None or one["split"] != other["split"])
+    galaxy = connected_components(links, directed=False)[1]
+    best = {}
+    for number, row in zip(galaxy, rows, strict=True):
+        best[number] = min(best.get(number, row["object_id"]), row["object_id"])
+    return sorted(best.values())
+
+
+@hypothesis(max_examples=25, deadline=None)
+@given(st.data())
+def test_collapsing_equals_a_comparison_of_every_pair(data: st.DataObject) -> None:
+    splits = data.draw(st.sampled_from([[None], ["train", "val", "test"]]))
+    rows = [
+        {
+            "object_id": f"g{number:02d}",
+            "ra": data.draw(st.sampled_from([0.0, 359.9998, 0.0004])),
+            "dec": data.draw(st.sampled_from([0.0, 0.0003])),
+            "z_spec": data.draw(st.sampled_from([0.1, 0.1004, 0.104, 0.108, 0.3])),
+            "split": data.draw(st.sampled_from(splits)),
+        }
+        for number in range(data.draw(st.integers(1, 12)))
+    ]
+    table = pa.Table.from_pylist(rows)
+    kept = drop_duplicates(table if splits[0] else table.drop_columns("split"), 2.0)
+    assert sorted(kept["object_id"].to_pylist()) == collapsed_pair_by_pair(rows)
 
 
 @hypothesis(max_examples=100, deadline=None)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.neighbors import KNeighborsRegressor
 
 from photoz.evaluate.baselines import (
     Estimates,
@@ -105,6 +106,15 @@ def test_own_bands_stand_alone_where_there_is_no_gri(rows: pd.DataFrame) -> None
     estimates, _ = magnitude_baselines(own, own)
     assert {one.key for one in estimates} == {"trees_all_bands", "knn_all_bands"}
     assert "f606w, f775w, f850lp" in estimates[0].label
+
+
+def test_nearest_neighbours_are_those_of_scikit_learn_known_positions_included() -> None:
+    rng = np.random.default_rng(0)
+    features, z_train = rng.normal(size=(900, 3)), rng.random(900)
+    wanted = np.vstack([rng.normal(size=(200, 3)), features[:20]])
+    scale = np.subtract(*np.percentile(features, [75.0, 25.0], axis=0))
+    theirs = KNeighborsRegressor(10, weights="distance").fit(features / scale, z_train).predict(wanted / scale)
+    assert nearest_neighbours(features, z_train, wanted) == pytest.approx(theirs, rel=1e-9)
 
 
 def test_neighbours_survive_constant_features_and_a_handful_of_galaxies() -> None:

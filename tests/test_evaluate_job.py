@@ -12,7 +12,10 @@ from PIL import Image
 from photoz.artifacts import Artifact, Destination, Ref, Store, load, open_store
 from photoz.errors import BadFormat, BadInput
 from photoz.evaluate import EvaluateSettings, evaluate_predictions
+from photoz.evaluate.job import _on_stamps
+from photoz.evaluate.metrics import Bootstrap
 from photoz.evaluate.sample import Chain, known_rows, read_sample
+from photoz.evaluate.scoring import score
 from photoz.evaluate.wording import Separation, banners
 from tests.evaluate_chain import chain, parquet, predicted, sdss_rows, write_artifact
 
@@ -182,6 +185,20 @@ def test_images_only_are_compared_with_trees_on_stamp_colours(rows: pd.DataFrame
 
 
 @pytest.mark.real
+def test_trees_on_stamps_are_tested_on_some_cutouts_of_many_and_compared_on_those(
+    rows: pd.DataFrame, store: Store
+) -> None:
+    trail = Chain.of(chain(store, rows.head(300)))
+    scored, known = read_sample(trail).scored, known_rows(trail)
+    (trees,), remark = _on_stamps(trail, scored, known[known["split"] == "train"], most=40)
+    assert not remark and np.isfinite(trees.z_phot).sum() == 40 < len(scored)
+    assert f"tested on 40 of the {len(scored)} galaxies" in trees.note
+    network, row = score(scored, [trees], Bootstrap(50)).rows
+    assert (network.n, row.n) == (len(scored), 40)
+    same = score(scored[np.isfinite(trees.z_phot)], [], Bootstrap(50)).network.metrics["cnn"]["sigma_mad"].value
+    assert network.ratio.value == pytest.approx(same / row.metrics["cnn"]["sigma_mad"].value)
+
+
 def test_baselines_are_left_out_where_the_training_catalogue_is_gone(rows: pd.DataFrame, store: Store) -> None:
     predictions = chain(store, rows.head(300))
     model = predictions.input("model")

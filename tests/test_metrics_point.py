@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photoz.evaluate.metrics import (
+    CONVENTIONS,
     MIN_FOR_ERROR,
     Bootstrap,
     Metric,
@@ -131,6 +132,16 @@ def test_bootstrap_error_of_a_mean_is_sigma_over_root_n() -> None:
     columns = {"dz": rng.normal(0, 0.03, 900)}
     found = Bootstrap(samples=2000).estimate(Metric("bias", ("dz",), bias), columns)
     assert found.error == pytest.approx(0.001, rel=0.1)
+
+
+def test_errors_of_many_galaxies_come_from_smaller_resamples_and_are_still_right() -> None:
+    n = 400_000
+    dz = np.random.default_rng(1).normal(0, 0.02, n)
+    columns = point_columns(dz, np.zeros(n))
+    found = {metric.name: Bootstrap(200).estimate(metric, columns).error for metric in CONVENTIONS["cnn"]}
+    assert found["bias"] == pytest.approx(0.02 / n**0.5, rel=0.25)
+    assert found["sigma_mad"] == pytest.approx(1.167 * 0.02 / n**0.5, rel=0.3)  # of a Gaussian (Rousseeuw & Croux 1993)
+    assert next(Bootstrap(200).draws(n)).shape[1] == 100_000
 
 
 def test_bootstrap_depends_on_its_seed_alone_and_not_on_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

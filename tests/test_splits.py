@@ -144,7 +144,7 @@ def test_the_check_refuses_a_repeated_id_and_a_cell_in_two_splits() -> None:
     check_splits(["a", "b", "c"], ["train", "train", None], [1, 1, 1])
     with pytest.raises(PhotozError, match="twice"):
         check_splits(["a", "a"], ["train", "train"], None)
-    with pytest.raises(PhotozError, match="7 is in train and in test"):
+    with pytest.raises(PhotozError, match="7 is in test and in train"):
         check_splits(["a", "b"], ["train", "test"], [7, 7])
 
 

@@ -1,6 +1,7 @@
 """From rows of any source to a clean sample: region, duplicates, limit; each step recorded."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,10 @@ from photoz.errors import BadInput
 
 log = logging.getLogger("photoz.catalog")
 
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+PAIRS_AT_ONCE = 4_000_000
 SAME_REDSHIFT = 0.005  # |dz| / (1 + z) below which two spectra within reach are of one galaxy
 
 
@@ -67,51 +72,83 @@ def drop_duplicates(rows: pa.Table, radius_arcsec: float) -> pa.Table:
         return rows
     z_spec = _numpy(rows, "z_spec")
     with_z = np.flatnonzero(np.isfinite(z_spec))
-    first, second = _close_pairs(_numpy(rows, "ra")[with_z], _numpy(rows, "dec")[with_z], radius_arcsec)
-    agree = np.abs(z_spec[with_z][first] - z_spec[with_z][second]) <= SAME_REDSHIFT * (1 + z_spec[with_z][first])
-    agree &= _parted(rows.take(pa.array(with_z)), first, second)
-    first, second = first[agree], second[agree]
-    if not len(first):
+    spectra = rows.take(pa.array(with_z))
+    galaxy = _same_galaxy(spectra, z_spec[with_z], radius_arcsec)
+    several = np.flatnonzero(np.bincount(galaxy)[galaxy] > 1)
+    if not len(several):
         return rows
-    links = coo_array((np.ones(len(first)), (first, second)), shape=(len(with_z), len(with_z)))
-    _, galaxy = connected_components(links, directed=False)
     keep = np.ones(rows.num_rows, dtype=bool)
-    keep[with_z] = False
-    keep[with_z[_best_of_each(rows.take(pa.array(with_z)), galaxy)]] = True
+    keep[with_z[several]] = False
+    keep[with_z[several[_best_of_each(spectra.take(pa.array(several)), galaxy[several])]]] = True
     return rows.filter(pa.array(keep))
 
 
-def _close_pairs(
-    ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64], radius_arcsec: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Row numbers of all pairs closer than the radius."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    unit_vectors = np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
-    chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
-    pairs = cKDTree(unit_vectors).query_pairs(chord, output_type="ndarray")
-    return pairs[:, 0], pairs[:, 1]
+def _same_galaxy(rows: pa.Table, z_spec: Floats, radius_arcsec: float) -> Indices:
+    """A number for each row, the same for rows that a chain of close pairs with redshifts that agree connects.
 
-
-def _parted(rows: pa.Table, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which pairs the user's own split or block does not keep together; all of them where there is neither."""
+    A pair that the user's own split or block keeps together does not count.
+    """
     own = next((name for name in ("split", "block") if name in rows.column_names), None)
-    if own is None:
-        return np.ones(len(first), dtype=np.bool_)
-    labels = np.array(rows[own].to_pylist(), dtype=object)
-    return np.asarray(labels[first] != labels[second], dtype=np.bool_)
+    label = np.zeros(rows.num_rows) if own is None else np.unique(_texts(rows, own), return_inverse=True)[1]
+    ra, dec = np.radians(_numpy(rows, "ra")), np.radians(_numpy(rows, "dec"))
+    row, group = _distinct(np.column_stack([ra, dec, z_spec, label]))
+    ra, dec, z_spec, label = ra[row], dec[row], z_spec[row], label[row]
+    place = np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
+    chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
+    # With redshift as a fourth coordinate, thousands of rows at one position make few pairs.
+    by_redshift = np.log1p(z_spec) * (chord / np.log1p(1.01 * SAME_REDSHIFT))
+    galaxy = np.arange(len(row))
+    for one, other in _close_pairs(np.column_stack([place, by_redshift]), np.sqrt(2) * chord):
+        z_first = np.where(row[one] < row[other], z_spec[one], z_spec[other])
+        same = np.abs(z_spec[one] - z_spec[other]) <= SAME_REDSHIFT * (1 + z_first)
+        same &= np.square(place[one] - place[other]).sum(axis=1) <= chord**2
+        if own is not None:
+            same &= label[one] != label[other]
+        ends = galaxy[one[same]], galaxy[other[same]]
+        links = coo_array((np.ones(len(ends[0])), ends), shape=(len(row), len(row)))
+        galaxy = connected_components(links, directed=False)[1][galaxy]
+    found: Indices = galaxy[group]
+    if own is not None:  # rows that are the same in all stay apart where no other is linked to them
+        alone = (np.bincount(galaxy)[galaxy] == 1)[group]
+        found[alone] = len(row) + np.flatnonzero(alone)
+    return found
 
 
-def _best_of_each(rows: pa.Table, galaxy: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def _distinct(values: Floats) -> tuple[Indices, Indices]:
+    """The first row of each group of equal rows, and each row's group."""
+    order = np.lexsort(values.T)
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (values[order[1:]] != values[order[:-1]]).any(axis=1)
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(new) - 1
+    return order[new], group
+
+
+def _close_pairs(points: Floats, radius: float) -> Iterator[tuple[Indices, Indices]]:
+    """Row numbers of all pairs within the radius, some millions at a time."""
+    tree = cKDTree(points)
+    parts = 1 + int(tree.count_neighbors(tree, radius)) // PAIRS_AT_ONCE
+    for part in range(parts):
+        some = cKDTree(points[part::parts]).sparse_distance_matrix(tree, radius, output_type="ndarray")
+        one, other = some["i"] * parts + part, some["j"]
+        yield one[one < other], other[one < other]
+
+
+def _best_of_each(rows: pa.Table, galaxy: Indices) -> Indices:
     """The best row of each galaxy: smallest redshift error (unknown ones last), then smallest id, then the first."""
     errors = _numpy(rows, "z_spec_err") if "z_spec_err" in rows.column_names else np.full(rows.num_rows, np.nan)
-    ids = np.array(rows["object_id"].to_pylist())
+    ids = _texts(rows, "object_id")
     order = np.lexsort((ids, np.nan_to_num(errors, nan=np.inf), galaxy))
     starts = np.flatnonzero(np.diff(galaxy[order], prepend=-1))
-    best: npt.NDArray[np.int64] = order[starts]
+    best: Indices = order[starts]
     return best
 
 
-def _numpy(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
+def _numpy(rows: pa.Table, name: str) -> Floats:
     """A column as float64, NaN where null."""
-    values: npt.NDArray[np.float64] = rows[name].to_numpy().astype(np.float64)
+    values: Floats = rows[name].to_numpy().astype(np.float64)
     return values
+
+
+def _texts(rows: pa.Table, name: str) -> npt.NDArray[np.str_]:
+    return np.array([str(text) for text in rows[name].to_pylist()])

@@ -1,7 +1,6 @@
 """Random but repeatable samples: a hash that SQL Server, DuckDB and NumPy compute alike, and the order of rows."""
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,8 @@ import pyarrow as pa
 
 HASH_RANGE = 2**31 - 1
 """Hashes are integers in [0, HASH_RANGE)."""
+
+_HASHED_AT_ONCE = 65_536
 
 # Primes and multipliers below 2**31, so that no product leaves SQL Server's signed 64 bits, and every literal
 # is an int there. Two moduli keep all 64 bits of the id; the xor breaks the lattice that one product would leave.
@@ -38,6 +39,13 @@ def mixed_hash(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 def shuffled_order(object_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Row numbers in the order of a hash of the ids, so that any prefix of the rows is a random sample."""
-    ids: Sequence[str] = object_ids.to_pylist()
-    keys = [(hashlib.blake2b(text.encode(), digest_size=8).digest(), text) for text in ids]
-    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    parts = (object_ids[start : start + _HASHED_AT_ONCE] for start in range(0, len(object_ids), _HASHED_AT_ONCE))
+    hashes = np.fromiter((_hash(text) for part in parts for text in part.to_pylist()), np.uint64, len(object_ids))
+    order = np.argsort(hashes, kind="stable")
+    if (hashes[order[1:]] == hashes[order[:-1]]).any():  # by text then
+        order = np.lexsort((np.array(object_ids.to_pylist()), hashes))
+    return order
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

@@ -10,6 +10,7 @@ import cdshealpix.nested
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from astropy.coordinates import Latitude, Longitude
 
 from photoz.catalog.shares import SPLITS, SplitFractions
@@ -115,25 +116,27 @@ def add_splits(rows: pa.Table, shares: SplitFractions) -> tuple[pa.Table, SplitP
     ra_deg, dec_deg = rows["ra"].to_numpy(), rows["dec"].to_numpy()
     cells = healpix_cells(ra_deg, dec_deg, COARSEST_ORDER)
     rows = rows.append_column("healpix", pa.array(cells, pa.int32()))
-    ids: list[str] = rows["object_id"].to_pylist()
+    ids = rows["object_id"]
     if "split" in rows.column_names:
-        own: list[str | None] = rows["split"].to_pylist()
-        check_splits(ids, own, None)
-        _say_shared_cells(cells, own)
+        check_splits(ids, rows["split"], None)
+        _say_shared_cells(cells, rows["split"].to_pylist())
         return rows, SplitPlan("column")
     with_z = np.zeros(rows.num_rows, dtype=bool)
     if "z_spec" in rows.column_names:
         with_z = ~np.isnan(rows["z_spec"].to_numpy().astype(float))
-    splits = np.full(rows.num_rows, None, dtype=object)
-    groups = np.full(rows.num_rows, None, dtype=object)
+    splits = pa.nulls(rows.num_rows, pa.string())
     plan = SplitPlan("none")
-    if with_z.any() and "block" in rows.column_names:
-        blocks = np.array(rows["block"].to_pylist())[with_z]
-        splits[with_z], groups[with_z], plan = _split_by_block(blocks, shares)
-    elif with_z.any():
-        splits[with_z], groups[with_z], plan = split_by_cell(ra_deg[with_z], dec_deg[with_z], shares)
-    check_splits(ids, splits.tolist(), groups.tolist())
-    return rows.append_column("split", pa.array(splits.tolist(), pa.string())), plan
+    groups: Cells | Strings
+    if with_z.any():
+        if "block" in rows.column_names:
+            blocks = np.array(rows["block"].filter(with_z).to_pylist())
+            found, groups, plan = _split_by_block(blocks, shares)
+        else:
+            found, groups, plan = split_by_cell(ra_deg[with_z], dec_deg[with_z], shares)
+        splits = pc.replace_with_mask(splits, with_z, pa.array(found, pa.string()))
+        check_splits(ids.filter(with_z), splits.filter(with_z), groups)
+    check_splits(ids, splits, None)
+    return rows.append_column("split", splits), plan
 
 
 def _split_by_block(blocks: Strings, shares: SplitFractions) -> tuple[Strings, Strings, SplitPlan]:
@@ -157,13 +160,17 @@ def _say_shared_cells(cells: Cells, splits: Sequence[str | None]) -> None:
         )
 
 
-def check_splits(object_ids: Sequence[str], splits: Sequence[str | None], groups: Sequence[object] | None) -> None:
+def check_splits(
+    object_ids: Strings | pa.ChunkedArray, splits: Strings | pa.Array, groups: Cells | Strings | None
+) -> None:
     """Raise PhotozError if an id appears twice, or if the galaxies of one group (cell or block) are in two splits."""
-    if len(set(object_ids)) != len(object_ids):
+    if pc.count_distinct(object_ids, mode="all").as_py() != len(object_ids):
         raise PhotozError("a galaxy is in the catalogue twice after cleaning: this is a bug; please report it")
     if groups is None:
         return
-    seen: dict[object, str] = {}
-    for group, split in zip(groups, splits, strict=True):
-        if split is not None and seen.setdefault(group, split) != split:
-            raise PhotozError(f"sky cell or block {group} is in {seen[group]} and in {split}: this is a bug")
+    pairs = pa.table({"group": groups, "split": splits}).filter(pc.is_valid(pc.field("split")))
+    several = pairs.group_by("group").aggregate([("split", "min"), ("split", "max")])
+    several = several.filter(pc.field("split_min") != pc.field("split_max"))
+    if several.num_rows:
+        group, first, other = several.slice(0, 1).to_pylist()[0].values()
+        raise PhotozError(f"sky cell or block {group} is in {first} and in {other}: this is a bug")

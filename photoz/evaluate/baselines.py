@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
-from sklearn.neighbors import KNeighborsRegressor
 from threadpoolctl import threadpool_limits
 
 from photoz.evaluate.metrics import Floats
@@ -21,6 +21,7 @@ MIN_TRAIN = 20  # fewer galaxies than this train nothing
 MAX_TRAIN = 200_000  # catalogue rows come in random order, so the first ones are a fair sample
 JPEG_BANDS = ("mag_g", "mag_r", "mag_i")
 _THREADS_FROM = 50_000
+_QUERIED_AT_ONCE = 20_000
 _WAVELENGTH_ORDER = ("fuv", "nuv", "u", "g", "r", "i", "z", "y", "j", "h", "k", "ks", "w1", "w2")
 
 
@@ -124,11 +125,17 @@ def nearest_neighbours(features: Floats, z_train: Floats, wanted: Floats) -> Flo
     middle = np.median(features, axis=0)
     low, high = np.percentile(features, [25.0, 75.0], axis=0)
     scale = np.where(high > low, high - low, 1.0)
-    neighbours = int(np.clip(round(np.sqrt(len(features)) / 3.0), 3, 30))
-    model = KNeighborsRegressor(min(neighbours, len(features)), weights="distance")
-    model.fit((features - middle) / scale, z_train)
-    filled = np.where(np.isfinite(wanted), wanted, middle)
-    return np.asarray(model.predict((filled - middle) / scale))
+    neighbours = min(int(np.clip(round(np.sqrt(len(features)) / 3.0), 3, 30)), len(features))
+    tree = cKDTree((features - middle) / scale)
+    found = []
+    for start in range(0, len(wanted), _QUERIED_AT_ONCE):
+        part = wanted[start : start + _QUERIED_AT_ONCE]
+        filled = np.where(np.isfinite(part), part, middle)
+        distance, row = tree.query((filled - middle) / scale, np.arange(1, neighbours + 1), workers=usable_cores())
+        same = distance == 0.0
+        weight = np.where(same.any(axis=1, keepdims=True), same, 1.0 / np.where(same, 1.0, distance))
+        found.append((weight * z_train[row]).sum(axis=1) / weight.sum(axis=1))
+    return np.concatenate(found)
 
 
 def trees_on_stamps(features: NDArray[np.float32], z_train: Floats, wanted: NDArray[np.float32]) -> Floats:

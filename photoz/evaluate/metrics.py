@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 MIN_FOR_ERROR = 10  # fewer galaxies give no bootstrap error worth printing
-_CHUNK_VALUES = 4_000_000  # resampled values held at once
+_CHUNK_VALUES = 1_000_000  # resampled values held at once
 _RESAMPLED_VALUES = 5_000_000  # of one metric: a second or so of work
 _FEWEST_RESAMPLES = 50
+_MOST_RESAMPLED = 100_000  # galaxies in one resample
 OUTLIER_CUTS = (0.05, 0.15)
 
 
@@ -132,7 +133,9 @@ CONVENTIONS: Mapping[str, tuple[Metric, ...]] = {"cnn": CNN_METRICS, "rail": RAI
 class Bootstrap:
     """Resampling of galaxies with replacement: the same draws for every estimator of `n` galaxies.
 
-    Equal draws make ratios of two estimators on the same galaxies paired, so their errors are right.
+    Equal draws make ratios of two estimators on the same galaxies paired, so their errors are right. Of more than
+    100,000 galaxies each resample holds so many, and errors are scaled by sqrt(100,000 / n): the m out of n bootstrap
+    (Bickel, Goetze & van Zwet 1997).
     """
 
     samples: int = 200
@@ -143,12 +146,13 @@ class Bootstrap:
         return min(self.samples, max(_FEWEST_RESAMPLES, _RESAMPLED_VALUES // max(n, 1)))
 
     def draws(self, n: int) -> Iterator[NDArray[np.intp]]:
-        """Row numbers `(b, n)`, in chunks of resamples."""
+        """Row numbers `(b, m)`, m the smaller of n and 100,000, in chunks of resamples."""
         rng = np.random.default_rng((self.seed, n))
-        step = max(1, _CHUNK_VALUES // max(n, 1))
+        size = min(n, _MOST_RESAMPLED)
+        step = max(1, _CHUNK_VALUES // max(size, 1))
         wanted = self.samples_of(n)
         for first in range(0, wanted, step):
-            yield rng.integers(0, n, size=(min(step, wanted - first), n))
+            yield rng.integers(0, n, size=(min(step, wanted - first), size))
 
     def resampled(self, metric: Metric, columns: Mapping[str, Floats]) -> Floats:
         """The metric on each resample `(b,)`."""
@@ -171,7 +175,7 @@ class Bootstrap:
             # Resampling can't see what has not happened once; the rule of three can.
             limit = f"below {300 / n:.2g} %" if value == 0.0 else f"above {100 - 300 / n:.3g} %"
             return Estimate(value, reason=f"{limit} with 95 % confidence")
-        return Estimate(value, _spread(self.resampled(metric, columns)))
+        return Estimate(value, _error(self.resampled(metric, columns), n))
 
     def ratio(self, metric: Metric, mine: Mapping[str, Floats], theirs: Mapping[str, Floats]) -> Estimate:
         """The metric on `mine` over that on `theirs`, the same galaxies in the same order."""
@@ -185,7 +189,7 @@ class Bootstrap:
             return Estimate(value, reason=top.reason)
         above, below = self.resampled(metric, mine), self.resampled(metric, theirs)
         usable = np.isfinite(below) & (below > 0.0)
-        return Estimate(value, _spread(above[usable] / below[usable]))
+        return Estimate(value, _error(above[usable] / below[usable], len(next(iter(mine.values())))))
 
 
 def point_columns(z_phot: Floats, z_spec: Floats) -> dict[str, Floats]:
@@ -227,9 +231,10 @@ def running(x: Floats, dz: Floats, at_least: int = 25, bins: int = 14) -> Runnin
     )
 
 
-def _spread(values: Floats) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(finite.std(ddof=1)) if finite.size > 1 else None
+def _error(resampled: Floats, n: int) -> float | None:
+    """Standard error of a metric of n galaxies from its values on resamples."""
+    finite = resampled[np.isfinite(resampled)]
+    return float(finite.std(ddof=1)) * min(1.0, _MOST_RESAMPLED / n) ** 0.5 if finite.size > 1 else None
 
 
 def _rounded(value: float | None) -> float | None:

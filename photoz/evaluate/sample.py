@@ -6,11 +6,13 @@ Legend: n galaxies, k redshift bins, e = k + 1 bin edges.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from photoz.artifacts import Artifact
 from photoz.errors import BadFormat, MissingArtifact
@@ -18,8 +20,10 @@ from photoz.evaluate.metrics import Floats, scaled_residual
 from photoz.evaluate.pdf_metrics import PdfScores
 
 EXPECTED = ("object_id", "ra", "dec", "z_phot")
+_UNUSED = ("z_mean", "z_mode", "z_lo95", "z_hi95")  # once what they hold is scored
 INTERVALS = ("68", "95")
 _FROM_CATALOG = ("split", "healpix", "block", "z_phot_survey")
+_OF_A_CATALOG = ("object_id", "ra", "dec", "z_spec", *_FROM_CATALOG)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Chain:
         except MissingArtifact:
             return cls(predictions, model, shards, catalog, None, None)
 
+    @cached_property
+    def catalog_rows(self) -> pd.DataFrame:
+        """The catalogue of the tested galaxies."""
+        return _catalog_rows(self.catalog)
+
     def artifacts(self) -> list[Artifact]:
         """Each artifact once, from the predictions back to the catalogues."""
         every = (self.predictions, self.model, self.shards, self.catalog, self.training_shards, self.training)
@@ -64,10 +73,11 @@ class Sample:
     stacked: Floats | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def scored(self) -> pd.DataFrame:
         """The galaxies that have both a finite z_phot and a known z_spec."""
-        return self.galaxies[self.galaxies["dz"].notna()].reset_index(drop=True)
+        has = self.galaxies["dz"].notna()
+        return self.galaxies if has.all() else self.galaxies[has].reset_index(drop=True)
 
 
 def read_sample(chain: Chain) -> Sample:
@@ -104,9 +114,19 @@ def read_pdfs(predictions: Artifact, shard_of: dict[str, str]) -> dict[str, Floa
 def known_rows(chain: Chain) -> pd.DataFrame:
     """Galaxies with redshift and split in the catalogue that the model learned from; none where it isn't stored."""
     if chain.training is None:
-        return _frame(chain.catalog.table("catalog.parquet").slice(0, 0))
-    rows = _frame(chain.training.table("catalog.parquet"))
-    return rows[rows["split"].notna() & rows["z_spec"].notna()].reset_index(drop=True)
+        return chain.catalog_rows.head(0)
+    same = chain.training.ref == chain.catalog.ref
+    rows = chain.catalog_rows if same else _catalog_rows(chain.training)
+    known = rows["split"].notna() & rows["z_spec"].notna()
+    return rows if known.all() else rows[known].reset_index(drop=True)
+
+
+def _catalog_rows(catalog: Artifact) -> pd.DataFrame:
+    """The columns that are used here, of a catalogue whose table may have hundreds."""
+    with catalog.parquet("catalog.parquet") as file:
+        present = file.schema_arrow.names
+    wanted = [name for name in present if name in _OF_A_CATALOG or name.startswith("mag_")]
+    return _frame(catalog.table("catalog.parquet", wanted))
 
 
 def _read_shard(predictions: Artifact, name: str) -> Sample:
@@ -128,6 +148,7 @@ def _read_shard(predictions: Artifact, name: str) -> Sample:
             galaxies[f"in_{share}"] = inside.where(known & galaxies[low].notna())
     about = _about(table.schema)
     flags = about.get("flags", {})
+    galaxies = galaxies.drop(columns=list(_UNUSED), errors="ignore")
     if "pdf" not in table.column_names or table["pdf"].null_count == len(table):
         return Sample(galaxies, flags=flags)
     edges = bin_edges(about, f"{predictions.ref}: {name}")
@@ -181,15 +202,15 @@ def _joined(galaxies: pd.DataFrame, chain: Chain) -> pd.DataFrame:
     repeated = galaxies["object_id"][galaxies["object_id"].duplicated()]
     if len(repeated):
         raise BadFormat(f"{chain.predictions.ref}: galaxy {repeated.iloc[0]} is in it twice; make it again")
-    catalog = _frame(chain.catalog.table("catalog.parquet"))
-    added = [str(name) for name in catalog if name in _FROM_CATALOG or str(name).startswith("mag_")]
-    known = catalog[["object_id", *added]]
-    kept = galaxies.drop(columns=[name for name in added if name in galaxies])
-    joined = kept.merge(known, on="object_id", how="left", validate="one_to_one", indicator="found")
-    unknown = joined.loc[joined["found"] != "both", "object_id"]
+    catalog = chain.catalog_rows
+    ids, known = (pa.array(table["object_id"], pa.string()) for table in (galaxies, catalog))
+    row = pc.fill_null(pc.index_in(ids, known), -1).to_numpy()
+    unknown = galaxies["object_id"][row < 0]
     if len(unknown):
         raise BadFormat(f"{chain.predictions.ref}: galaxy {unknown.iloc[0]} is not in {chain.catalog.ref}")
-    return joined.drop(columns="found")
+    added = [str(name) for name in catalog if name in _FROM_CATALOG or str(name).startswith("mag_")]
+    kept = galaxies.drop(columns=[name for name in added if name in galaxies])
+    return kept.assign(**{name: catalog[name].array.take(row) for name in added})
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

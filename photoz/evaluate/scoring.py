@@ -105,7 +105,8 @@ def _row(one: Estimates, z_spec: Floats, reference: Estimates | None, bootstrap:
     elif one is reference:
         ratio = Estimate(1.0)
     else:
-        mine, theirs = point_columns(one.z_phot[has], z_spec[has]), point_columns(reference.z_phot[has], z_spec[has])
+        both = has & np.isfinite(reference.z_phot)
+        mine, theirs = (point_columns(each.z_phot[both], z_spec[both]) for each in (one, reference))
         ratio = bootstrap.ratio(_metric(_RATIO_OF), mine, theirs)
     return Row(one.key, one.label, int(has.sum()), metrics, ratio, one.note)
 
