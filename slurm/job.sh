@@ -49,7 +49,7 @@ make_folders() {
 
 # Set `step`, options for srun, and `inside`, the words before a command that put it into the container.
 choose_runtime() {
-	local path paths added
+	local path paths added names
 	step=() inside=()
 	IFS=', ' read -ra added <<<"$SITE_BIND"
 	# A store in a folder, keys, cache, and what the site adds.
@@ -75,7 +75,9 @@ choose_runtime() {
 		;;
 	pyxis)
 		export PHOTOZ_IMAGE=$SITE_IMAGE
-		step=("--container-image=$SITE_IMAGE" --no-container-mount-home)
+		mapfile -t names < <(compgen -e PHOTOZ_)
+		# Without their names the image's own values would win.
+		step=("--container-image=$SITE_IMAGE" --no-container-mount-home "--container-env=$(IFS=, && echo "${names[*]}")")
 		for path in "${paths[@]}"; do step+=("--container-mounts=$path:$path"); done
 		;;
 	esac

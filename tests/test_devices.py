@@ -72,6 +72,7 @@ def test_a_driver_that_is_too_old_is_named_with_the_one_that_is_needed(
     said = refusal()
     assert f"driver {version} (CUDA {supports[0]}.{supports[1]}) is too old for torch" in said
     assert f"(CUDA {built}): expected driver {least} or newer" in said
+    assert ("cu126" in said) == (supports == OLD)  # a driver for CUDA 11 is too old for that, too
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", "void"])

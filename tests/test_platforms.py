@@ -275,5 +275,7 @@ def test_every_image_in_files_and_docs_is_that_of_this_version() -> None:
     paths = [path for path in listed.split("\0") if path.startswith(shipped) and not path.endswith((".png", ".lock"))]
     seen = {(path, tag) for path in paths for tag in re.findall(r"\bphotoz:([\w.$-]+)", read(path))}
     assert {path for path, _ in seen} >= {"README.md", "tests/images.py", "docs/running/docker.md", "k8s/train.yaml"}
-    wrong = {(path, tag) for path, tag in seen if not re.fullmatch(rf"{re.escape(__version__)}(-|-cpu|-cuda)?", tag)}
+    wrong = {
+        (path, tag) for path, tag in seen if not re.fullmatch(rf"{re.escape(__version__)}(-|-cpu|-cuda|-cu126)?", tag)
+    }
     assert wrong == {("slurm/photoz.env", "TAG")}  # the site's own

@@ -98,6 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "SITE_NODES": 2,
             "SITE_GPUS": 2,
             "SITE_CORES_PER_GPU": 4,
+            "SITE_MEMORY_PER_GPU": 8,
             "PHOTOZ_DEVICE": "cpu",  # the GPUs are stand-ins
             "GLOO_SOCKET_IFNAME": "eth0",
             "PYTHONPATH": ROOT,
@@ -333,15 +334,17 @@ def shipped(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(site.cluster, folder)
 
 
-def test_as_it_comes_the_demo_runs_and_what_a_login_node_has_fetched_exists(shipped: Site) -> None:
-    small = {"PHOTOZ_LIMIT": "240", "PHOTOZ_EPOCHS": "2", "PHOTOZ_BATCH_SIZE": "32", "SITE_GPUS": "0"}
-    # By hand, as where only the login node has a network: the same settings, read from the same file.
-    by_hand = "source slurm/job.sh; PATH=$SITE_VENV/bin:$PATH; for job in catalog shard; do photoz-job $job; done"
-    words = [f"{name}={value}" for name, value in small.items()]
-    subprocess.run(
-        ["bash", "-c", by_hand, "login", *words], cwd=shipped.folder, check=True, capture_output=True, timeout=300
-    )
-    jobs = shipped.submit_chain(**small, SITE_SHARD_TASKS="2")
+def test_as_it_comes_the_demo_runs_and_finds_what_the_documented_commands_made_on_a_login_node(shipped: Site) -> None:
+    section = (ROOT / "docs/running/slurm.md").read_text().split("## Compute nodes without internet", 1)[1]
+    commands = section.split("```", 2)[1].removeprefix("sh\n")
+    assert commands.count("photoz-job") == 2 and "slurm/submit.sh" in commands
+    commands = commands.replace("sdss-dr17", "embedded").replace("20000", "240")
+    small = {"PHOTOZ_EPOCHS": "2", "PHOTOZ_BATCH_SIZE": "32", "SITE_GPUS": "0", "SITE_SHARD_TASKS": "2"}
+    done = subprocess.run(
+        ["bash", "-euc", commands], cwd=shipped.folder, env=shipped.cluster.environment() | small,
+        check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    jobs = dict(line.split() for line in done.stdout.splitlines() if not line.startswith("{"))
     logs = {name: shipped.ended(job) for name, job in jobs.items()}
     assert '"status": "exists"' in logs["catalog"]
     assert logs["shard"].count('"status": "exists"') == 2

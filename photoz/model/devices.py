@@ -21,7 +21,7 @@ log = logging.getLogger("photoz.model")
 DEVICES = ("auto", "cpu", "cuda")
 
 # The oldest driver for each CUDA (NVIDIA's CUDA compatibility guide): its minor versions run on one another's drivers.
-_LEAST_DRIVER = {12: "525", 13: "580"}
+LEAST_DRIVER = {12: "525", 13: "580"}
 _NVIDIA_VERSION, _DEVICE_FILES = Path("/proc/driver/nvidia/version"), Path("/dev")
 
 # glibc's malloc.h
@@ -73,10 +73,11 @@ def why_no_cuda(local_rank: int = 0) -> str | None:
         return "no NVIDIA driver is visible here: the machine has no GPU, or its driver is not installed"
     needed = int(built.split(".")[0])
     if supports[0] < needed:
+        least = LEAST_DRIVER.get(needed, f"for CUDA {needed}")
+        older = ", or take torch or the image for CUDA 12.6, cu126" if supports[0] == 12 else ""
         return (
-            f"{_driver()} is too old for torch {torch.__version__} (CUDA {built}): expected driver "
-            f"{_LEAST_DRIVER.get(needed, 'for CUDA ' + str(needed))} or newer; update it, or take a torch build or an "
-            "image for an older CUDA, such as cu126"
+            f"{_driver()} is too old for torch {torch.__version__} (CUDA {built}): expected driver {least} or newer; "
+            f"update it{older}"
         )
     chosen = runtime.visible_gpus()
     if chosen is not None and chosen.strip() in ("", "-1", "NoDevFiles", "void"):
@@ -90,10 +91,12 @@ def why_no_cuda(local_rank: int = 0) -> str | None:
         if local_rank >= found:
             return f"local rank {local_rank} has no GPU of its own, only {found} can be used: lower --nproc"
         name, capability = torch.cuda.get_device_name(local_rank), torch.cuda.get_device_capability(local_rank)
-    if not runs_on(capability, torch.cuda.get_arch_list()):
+    built_for = torch.cuda.get_arch_list()
+    if not runs_on(capability, built_for):
         return (
             f"GPU {name} (compute capability {capability[0]}.{capability[1]}) is none that torch {torch.__version__} "
-            f"was built for ({', '.join(torch.cuda.get_arch_list())}): take another build of torch, such as cu126"
+            f"was built for ({', '.join(built_for)}): take a build of torch that names it; for GPUs older than "
+            "compute capability 7.5 that is cu126"
         )
     return None
 
