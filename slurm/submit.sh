@@ -72,7 +72,11 @@ show() {
 
 submitted=()
 # Half a chain is of no use.
-trap '((${#submitted[@]} == 0)) || scancel "${submitted[@]}"' ERR
+give_up() {
+	((${#submitted[@]} == 0)) || scancel "${submitted[@]}"
+	echo "slurm/submit.sh: Slurm refused $job, so nothing is submitted; it was asked with: ${options[*]}" >&2
+}
+trap give_up ERR
 
 before=
 for job in "${JOBS[@]}"; do
