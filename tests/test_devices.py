@@ -51,6 +51,13 @@ def test_a_torch_without_cuda_is_named_and_so_are_the_gpus_it_can_not_use(
     assert "is a build without CUDA, although 2 GPUs are visible here" in refusal()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU here")
+def test_a_torch_for_amd_s_gpus_is_asked_itself(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert "(ROCm) finds 0 GPUs" in refusal()
+
+
 def test_no_driver_is_told_from_one_that_the_container_is_not_shown(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,12 +55,15 @@ def describe_device(device: torch.device, threads: int) -> str:
     if device.type == "cpu":
         return f"CPU {_cpu_model()}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"
     gpu = torch.cuda.get_device_properties(device)
-    built = f"torch {torch.__version__} (CUDA {torch.version.cuda})"
-    return f"GPU {gpu.name} ({gpu.total_memory / 1e9:.0f} GB), {_driver()}, {built}"
+    driver, built = (f"{_driver()}, ", f"CUDA {torch.version.cuda}") if torch.version.cuda else ("", "ROCm")
+    return f"GPU {gpu.name} ({gpu.total_memory / 1e9:.0f} GB), {driver}torch {torch.__version__} ({built})"
 
 
 def why_no_cuda(local_rank: int = 0) -> str | None:
     """Why torch can't compute on this process's GPU, in words that say what to do; None if it can."""
+    if torch.version.hip:  # AMD's GPUs, which torch calls cuda
+        found = torch.cuda.device_count()
+        return None if local_rank < found else f"torch {torch.__version__} (ROCm) finds {found} GPUs, see rocm-smi"
     built = torch.version.cuda
     gpus = _gpus_on_machine()
     if built is None:
