@@ -21,6 +21,7 @@ from jobs.app import app
 from photoz import __version__
 from photoz.artifacts.refs import NAME_PATTERN
 from photoz.errors import ExitCode
+from photoz.model.devices import LEAST_DRIVER
 from photoz.runtime import GRACE_S
 from tests.kubectl import ROOT, kubectl, kustomize
 from tests.pods import action_for, expanded, quantity, value_of, with_job_name
@@ -517,7 +518,7 @@ def test_the_small_cluster_needs_no_gpu_and_no_other_store() -> None:
 def test_images_carry_the_packages_version_everywhere() -> None:
     text = (ROOT / "containers/Containerfile").read_text()
     assert f'image.version="{__version__}"' in text
-    for target in ("cpu", "cuda"):
+    for target in ("cpu", "cuda", "cu126"):
         assert re.search(
             rf"^FROM runtime AS {target}\n(?:.*\n)*?ARG PHOTOZ_IMAGE=photoz:{__version__}-{target}$", text, re.M
         )
@@ -566,6 +567,21 @@ def test_the_containerfile_has_no_lint() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, ROOT / "containers/Containerfile"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_each_cuda_image_asks_for_the_driver_that_its_torch_needs_and_the_docs_say_it() -> None:
+    stages = re.split(r"^FROM ", (ROOT / "containers/Containerfile").read_text(), flags=re.M)
+    documented = (ROOT / "docs/running/docker.md").read_text()
+    for target, built in (("cuda", locked("torch-cuda")["nvidia-cuda-runtime"]), ("cu126", "12.6")):
+        (stage,) = [stage for stage in stages if stage.startswith(f"runtime AS {target}\n")]
+        major, minor = built.split(".")[:2]
+        assert f'NVIDIA_REQUIRE_CUDA="cuda>={major}.0"' in stage  # minor versions run on one another's drivers
+        assert "PHOTOZ_DEVICE=cuda" in stage
+        row = f"| `photoz:{__version__}-{target}` | {major}.{minor} | {LEAST_DRIVER[int(major)]} or newer |"
+        assert row in documented
+    # Every other version of a local build is another build.
+    older = {f"{name}=={version}+cu126" for name, version in locked("torch-cuda").items() if name.startswith("torch")}
+    assert older == set((ROOT / "containers/torch-cu126.lock").read_text().splitlines()[1:])
 
 
 def test_yaml_has_no_lint() -> None:
