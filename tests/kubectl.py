@@ -34,7 +34,7 @@ def kubectl(*arguments: str, stdin: str | None = None, home: Path | None = None)
     return done.stdout
 
 
-def kustomize(*parts: str, settings: dict[str, str] | None = None, **fields: str) -> str:
+def kustomize(*parts: str, settings: dict[str, str] | None = None, patch: str | None = None, **fields: str) -> str:
     """What `kubectl apply -k` sends for an overlay of a site's own: parts are an overlay or components, in this order.
 
     Fields are those of a kustomization: `nameSuffix`, `namespace`.
@@ -46,8 +46,10 @@ def kustomize(*parts: str, settings: dict[str, str] | None = None, **fields: str
         kustomization["resources"] = [f"{here}/k8s-overlays/{base}" for base in bases] or [f"{here}/k8s"]
         kustomization["components"] = [f"{here}/k8s/components/{part}" for part in parts if part not in bases]
         if settings:
-            patch = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "any"}, "data": settings}
-            kustomization["patches"] = [{"target": {"kind": "ConfigMap"}, "patch": json.dumps(patch)}]
+            data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "any"}, "data": settings}
+            kustomization["patches"] = [{"target": {"kind": "ConfigMap"}, "patch": json.dumps(data)}]
+        if patch:
+            kustomization["patches"] = [{"patch": patch}]
         (Path(folder) / "kustomization.yaml").write_text(json.dumps(kustomization))
         return kubectl("kustomize", folder)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 
 from photoz.artifacts import KINDS, Ref, Store, load, open_store, upkeep
 from tests.docker_engine import Docker
@@ -165,6 +166,13 @@ def test_kubectl_apply_starts_the_whole_chain_and_it_completes_on_s3(
             "photoz-evaluate": 1,
         }
         assert_complete(store, in_one_process, image_commit, trained_by=CUDA_IMAGE)
+
+        shell = yaml.safe_load((tmp_path / "k8s/components/shell/shell.yaml").read_text())
+        cluster.start("shell", "photoz-shell", shell["spec"]["template"], {})
+        in_docs = re.search(r"-- sh -c '(.+)' > report.html", (ROOT / "docs/running/kubernetes.md").read_text())
+        assert in_docs
+        assert docker("exec", "shell", "sh", "-c", in_docs[1]).lower().startswith("<!doctype html>")
+        assert "conditional writes" in docker("exec", "shell", "photoz-job", "doctor")
 
 
 def test_on_the_small_cluster_a_second_chain_makes_up_for_a_lost_and_a_drained_pod(

@@ -457,6 +457,19 @@ def test_training_on_several_gpus_says_their_number_once_in_each_place() -> None
     assert shm["medium"] == "Memory" and {"name": "shm", "mountPath": "/dev/shm"} in only["volumeMounts"]  # noqa: S108 - a pod's
 
 
+def test_the_documented_patch_makes_one_pod_with_four_gpus() -> None:
+    patch = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/running/kubernetes.md").read_text(), re.S)
+    assert patch
+    found = documents(kustomize("gpus", patch=patch[1]))
+    (train,) = [each for each in of_kind(found, "Job") if each["metadata"]["name"] == "photoz-train"]
+    kubernetes_validate.validate(train, RELEASES[-1], strict=True)
+    (only,) = train["spec"]["template"]["spec"]["containers"]
+    own = {each["name"]: each.get("value") for each in only["env"]}
+    assert (train["spec"]["completions"], train["spec"]["parallelism"], own["PODS"], own["GPUS"]) == (1, 1, "1", "4")
+    assert only["resources"]["limits"] == only["resources"]["requests"]
+    assert only["resources"]["limits"]["nvidia.com/gpu"] == 4
+
+
 @pytest.mark.parametrize("name", ["gpus+jobset", "gpus+irsa+kueue+jobset+shell", "gpus+jobset+irsa+kueue"])
 def test_the_jobset_trains_as_the_job_does(name: str) -> None:
     found = named(name)
