@@ -408,6 +408,16 @@ def test_other_settings_have_another_name_after_an_edit(tmp_path: Path) -> None:
     assert f"name: {names.pop()}\n" in kubectl("kustomize", str(tmp_path / "k8s"))
 
 
+def test_the_documented_command_names_the_registry_in_every_place(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    command = re.search(r"^sed -i .*yaml(?=  )", (ROOT / "docs/running/kubernetes.md").read_text(), re.M)
+    assert command
+    subprocess.run(["bash", "-ec", command[0]], cwd=tmp_path, check=True)
+    texts = [path.read_text() for path in (tmp_path / "k8s").rglob("*.yaml")]
+    places = [found for text in texts for found in re.findall(r"(\S*)photoz:0\.", text)]
+    assert len(places) == 12 and {place.strip('"') for place in places} == {"registry.example.org/you/"}
+
+
 def test_training_takes_one_gpu_and_fails_where_it_finds_none() -> None:
     for name in JOBS:
         own = {each["name"]: each["value"] for each in container(name)["env"]}
