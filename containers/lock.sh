@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the three lock files again: what `pip install` would take today, each file with its hashes.
+# Writes the four lock files again: what `pip install` would take today, each but that for cu126 with its hashes.
 #   pip install uv && containers/lock.sh
 # One lock for the lowest Python that photoz promises serves every later 3.11, too.
 set -euo pipefail
@@ -22,3 +22,8 @@ cd containers
 { echo "# torch with CUDA, and torchvision; written by containers/lock.sh."; pick 1; } > torch-cuda.lock
 printf '# torch without CUDA; written by containers/lock.sh.\ntorch==%s+cpu \\\n    --hash=sha256:%s\n' \
 	"$torch" "$CPU_WHEEL" > torch-cpu.lock
+# download.pytorch.org gives no hashes that pip could check beforehand without fetching some gigabytes.
+{
+	echo '# torch with CUDA 12.6, and torchvision, of download.pytorch.org; written by containers/lock.sh.'
+	sed -nE 's/^(torch|torchvision)==([0-9.]+) .*/\1==\2+cu126/p' torch-cuda.lock
+} > torch-cu126.lock

@@ -2,7 +2,7 @@
 # A clean, split catalogue of galaxies.
 # Submit from the folder that holds slurm/, or let slurm/submit.sh do it: sbatch slurm/catalog.sh [flags of photoz-job catalog]
 #SBATCH --job-name=photoz-catalog # as squeue shows it
-#SBATCH --output=%x-%j.log        # name and id of the job
+#SBATCH --output=logs/%x-%j.log   # folder logs, which must be there; name and id of the job
 #SBATCH --nodes=1                 # one process
 #SBATCH --ntasks-per-node=1       # started by srun
 #SBATCH --cpus-per-task=2         # it waits for the survey's answers most of the time

@@ -2,7 +2,7 @@
 # Score the predictions and write the report.
 # Submit from the folder that holds slurm/, or let slurm/submit.sh do it: sbatch slurm/evaluate.sh [flags of photoz-job evaluate]
 #SBATCH --job-name=photoz-evaluate # as squeue shows it
-#SBATCH --output=%x-%j.log        # name and id of the job
+#SBATCH --output=logs/%x-%j.log   # folder logs, which must be there; name and id of the job
 #SBATCH --nodes=1                 # one process
 #SBATCH --ntasks-per-node=1       # started by srun
 #SBATCH --cpus-per-task=4         # the baselines are trained on as many cores

@@ -2,7 +2,7 @@
 # The redshift PDF of every galaxy in the shards: each array task predicts its slice.
 # Submit from the folder that holds slurm/, or let slurm/submit.sh do it: sbatch slurm/infer.sh [flags of photoz-job infer]
 #SBATCH --job-name=photoz-infer   # as squeue shows it
-#SBATCH --output=%x-%A_%a.log     # name and id of the job, number of the task
+#SBATCH --output=logs/%x-%A_%a.log # folder logs, which must be there; name and id of the job, number of the task
 #SBATCH --array=0-3               # slices of the shards
 #SBATCH --nodes=1                 # a task is one process
 #SBATCH --gpus-per-node=1         # 0 infers on CPUs

@@ -11,13 +11,25 @@ stop() {
 }
 trap stop USR1 TERM
 
-set -a
-# shellcheck disable=SC1091
-source slurm/photoz.env
-set +a
-: "${PHOTOZ_STORE:?set it in slurm/photoz.env}"
+source slurm/settings.sh
+# Words such as PHOTOZ_NAME=deep before the flags win over photoz.env; submit.sh gives those of its environment.
+given=()
+while [[ ${1:-} =~ ^(PHOTOZ|SITE|AWS)_[A-Z0-9_]+= ]]; do
+	given+=("$1")
+	shift
+done
+load_settings "${given[@]}"
 unset SLURM_EXPORT_ENV     # --export=NONE keeps your shell out of the job, but its own steps need its settings
 export PYTHONNOUSERSITE=1  # a container must not pick up packages from ~/.local
+
+# The job's own disk where it has one; a home directory is no place for 50 GB.
+export PHOTOZ_CACHE=${PHOTOZ_CACHE:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/photoz-cache-$UID}
+
+# GPUs that Slurm has given to this job, on each of its hosts. If they can't be used, the job fails with one line rather
+# than train on the CPU.
+IFS=, read -ra gpu_list <<<"${SLURM_JOB_GPUS:-}"
+gpus=${SLURM_GPUS_ON_NODE:-${#gpu_list[@]}}
+export PHOTOZ_DEVICE=${PHOTOZ_DEVICE:-$( ((gpus)) && echo cuda || echo auto)}
 
 # Of these paths, those that a container can be shown: a store on S3, and a setting that is not set, are none.
 absolute() {
@@ -37,14 +49,17 @@ make_folders() {
 
 # Set `step`, options for srun, and `inside`, the words before a command that put it into the container.
 choose_runtime() {
-	local path paths added gpus=${SLURM_GPUS_ON_NODE:-0}
+	local path paths added names
 	step=() inside=()
 	IFS=', ' read -ra added <<<"$SITE_BIND"
 	# A store in a folder, keys, cache, and what the site adds.
 	mapfile -t paths < <(absolute "${PHOTOZ_STORE#file://}" "${AWS_SHARED_CREDENTIALS_FILE:-}" "${AWS_CONFIG_FILE:-}" \
 		"${PHOTOZ_CACHE:-}" "${added[@]}")
 	case $SITE_RUNTIME in
-	none) PATH=$SITE_VENV/bin:$PATH ;;
+	none)
+		PATH=$SITE_VENV/bin:$PATH
+		command -v photoz-job >/dev/null || refuse SITE_VENV 'a virtual environment with photoz-job, as make setup makes it'
+		;;
 	apptainer)
 		inside=(apptainer exec "${paths[@]/#/--bind=}")
 		((gpus == 0)) || inside+=(--nv)
@@ -60,12 +75,10 @@ choose_runtime() {
 		;;
 	pyxis)
 		export PHOTOZ_IMAGE=$SITE_IMAGE
-		step=("--container-image=$SITE_IMAGE" --no-container-mount-home)
+		mapfile -t names < <(compgen -e PHOTOZ_)
+		# Without their names the image's own values would win.
+		step=("--container-image=$SITE_IMAGE" --no-container-mount-home "--container-env=$(IFS=, && echo "${names[*]}")")
 		for path in "${paths[@]}"; do step+=("--container-mounts=$path:$path"); done
-		;;
-	*)
-		echo "slurm/photoz.env: SITE_RUNTIME=$SITE_RUNTIME: expected apptainer, pyxis, podman or none" >&2
-		exit 2
 		;;
 	esac
 }

@@ -2,7 +2,7 @@
 # An image of every galaxy, packed into tars: each array task fetches its slice.
 # Submit from the folder that holds slurm/, or let slurm/submit.sh do it: sbatch slurm/shard.sh [flags of photoz-job shard]
 #SBATCH --job-name=photoz-shard   # as squeue shows it
-#SBATCH --output=%x-%A_%a.log     # name and id of the job, number of the task
+#SBATCH --output=logs/%x-%A_%a.log # folder logs, which must be there; name and id of the job, number of the task
 #SBATCH --array=0-3               # slices; more of them means more requests to the survey at once
 #SBATCH --nodes=1                 # a task is one process
 #SBATCH --ntasks-per-node=1       # started by srun

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Submit the five jobs, each to start when the one before it is done, and print their ids.
-#   slurm/submit.sh             with the settings of slurm/photoz.env
-#   slurm/submit.sh --dry-run   print the sbatch commands
+#   slurm/submit.sh                    with the settings of slurm/photoz.env
+#   PHOTOZ_NAME=deep slurm/submit.sh   what your environment sets wins: PHOTOZ_…, SITE_…, AWS_…
+#   slurm/submit.sh --dry-run          print the sbatch commands
 set -euo pipefail
+# A path of the caller's is meant from where the caller is.
+case ${PHOTOZ_STORE:-} in '' | /* | *://*) ;; *) export PHOTOZ_STORE=$PWD/$PHOTOZ_STORE ;; esac
 cd "$(dirname "$0")/.."
-# shellcheck disable=SC1091
-source slurm/photoz.env
-: "${PHOTOZ_STORE:?set it in slurm/photoz.env}"
+source slurm/settings.sh
 
 JOBS=(catalog shard train infer evaluate)
 
@@ -15,33 +16,79 @@ case ${1:-} in
 *) echo "usage: slurm/submit.sh [--dry-run]" >&2 && exit 2 ;;
 esac
 
-# Options of sbatch for a job, one a line; they win over the script's #SBATCH lines.
-options_for() {
-	local partition=$SITE_PARTITION
-	case $1 in train | infer) partition=${SITE_GPU_PARTITION:-$SITE_PARTITION} ;; esac
-	[[ -z $SITE_ACCOUNT ]] || echo "--account=$SITE_ACCOUNT"
-	[[ -z $partition ]] || echo "--partition=$partition"
-	case $1 in
-	shard) echo "--array=0-$((SITE_TASKS - 1))" ;;
-	train) printf '%s\n' "--nodes=$SITE_NODES" "--gpus-per-node=$SITE_GPUS" ;;
-	infer) printf '%s\n' "--array=0-$((SITE_TASKS - 1))" "--gpus-per-node=$((SITE_GPUS > 0))" ;;
+# Settings of the caller's environment go to the jobs as words. Slurm keeps these, so no secret may be among them.
+given=() kept_back=
+for name in $(compgen -e); do
+	case $name in
+	AWS_ACCESS_KEY_ID | AWS_*SECRET* | AWS_*TOKEN | *PASSWORD*) kept_back+=" $name" ;;
+	PHOTOZ_* | SITE_* | AWS_*)
+		[[ ! ${!name} =~ ://[^/]*@ ]] || {
+			echo "$name in your environment: its URL holds a login, which Slurm would keep; set it in slurm/photoz.env" >&2
+			exit 2
+		}
+		given+=("$name=${!name}")
+		;;
 	esac
+done
+load_settings "${given[@]}"
+if [[ $kept_back && $PHOTOZ_STORE == s3://* ]]; then
+	echo "not passed on to the jobs, as Slurm would keep them:$kept_back; jobs read keys from a file," \
+		"AWS_SHARED_CREDENTIALS_FILE in slurm/photoz.env" >&2
+fi
+
+# Set `options` to those of sbatch for a job; they win over the script's #SBATCH lines.
+choose_options() {
+	local partition=$SITE_PARTITION type=${GPU_TYPE:+$GPU_TYPE:}
+	case $1 in train | infer) partition=${SITE_GPU_PARTITION:-$SITE_PARTITION} ;; esac
+	options=()
+	[[ -z $SITE_ACCOUNT ]] || options+=("--account=$SITE_ACCOUNT")
+	[[ -z $partition ]] || options+=("--partition=$partition")
+	case $1 in
+	shard) options+=("--array=0-$((SITE_SHARD_TASKS - 1))") ;;
+	infer) options+=("--array=0-$((SITE_INFER_TASKS - 1))") ;;
+	train) options+=("--nodes=$SITE_NODES") ;;
+	esac
+	case $1:$GPU_COUNT in
+	train:0 | infer:0) options+=(--gpus-per-node=0) ;;
+	train:*)
+		options+=("--gpus-per-node=$type$GPU_COUNT" "--cpus-per-task=$((GPU_COUNT * SITE_CORES_PER_GPU))"
+			"--mem=$((GPU_COUNT * SITE_MEMORY_PER_GPU))G")
+		;;
+	infer:*) options+=("--gpus-per-node=${type}1") ;;
+	esac
+	options+=("${SITE_SBATCH[@]}")
+	case $1 in train | infer) options+=("${SITE_GPU_SBATCH[@]}") ;; esac
+}
+
+# A command as it can be pasted into a shell.
+show() {
+	local word words=()
+	for word in "$@"; do
+		[[ $word =~ ^[A-Za-z0-9_.,:=/@%+\<\>-]+$ ]] || printf -v word %q "$word"
+		words+=("$word")
+	done
+	echo "${words[*]}"
 }
 
 submitted=()
 # Half a chain is of no use.
-trap '((${#submitted[@]} == 0)) || scancel "${submitted[@]}"' ERR
+give_up() {
+	((${#submitted[@]} == 0)) || scancel "${submitted[@]}"
+	echo "slurm/submit.sh: Slurm refused $job, so nothing is submitted; it was asked with: ${options[*]}" >&2
+}
+trap give_up ERR
 
 before=
 for job in "${JOBS[@]}"; do
-	mapfile -t options < <(options_for "$job")
+	choose_options "$job"
 	# If a job fails for good, those after it are cancelled instead of waiting for ever.
 	[[ -z $before ]] || options+=("--dependency=afterok:$before" --kill-on-invalid-dep=yes)
 	if [[ ${1:-} == --dry-run ]]; then
-		echo sbatch "${options[@]}" "slurm/$job.sh"
+		show sbatch "${options[@]}" "slurm/$job.sh" "${given[@]}"
 		before="<$job>"
 	else
-		before=$(sbatch --parsable "${options[@]}" "slurm/$job.sh")
+		mkdir -p logs
+		before=$(sbatch --parsable "${options[@]}" "slurm/$job.sh" "${given[@]}")
 		before=${before%%;*}
 		submitted+=("$before")
 		echo "$job $before"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,9 +34,24 @@ def kubectl(*arguments: str, stdin: str | None = None, home: Path | None = None)
     return done.stdout
 
 
-def overlay(name: str) -> str:
-    """An overlay's manifests, as `kubectl kustomize` writes them."""
-    return kubectl("kustomize", "--load-restrictor", "LoadRestrictionsNone", f"k8s/overlays/{name}")
+def kustomize(*parts: str, settings: dict[str, str] | None = None, patch: str | None = None, **fields: str) -> str:
+    """What `kubectl apply -k` sends for an overlay of a site's own: parts are an overlay or components, in this order.
+
+    Fields are those of a kustomization: `nameSuffix`, `namespace`.
+    """
+    bases = [part for part in parts if (ROOT / "k8s-overlays" / part).is_dir()]
+    with tempfile.TemporaryDirectory() as folder:
+        here = os.path.relpath(ROOT, Path(folder).resolve())
+        kustomization: dict[str, Any] = dict(fields)
+        kustomization["resources"] = [f"{here}/k8s-overlays/{base}" for base in bases] or [f"{here}/k8s"]
+        kustomization["components"] = [f"{here}/k8s/components/{part}" for part in parts if part not in bases]
+        if settings:
+            data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "any"}, "data": settings}
+            kustomization["patches"] = [{"target": {"kind": "ConfigMap"}, "patch": json.dumps(data)}]
+        if patch:
+            kustomization["patches"] = [{"patch": patch}]
+        (Path(folder) / "kustomization.yaml").write_text(json.dumps(kustomization))
+        return kubectl("kustomize", folder)
 
 
 @dataclass(frozen=True)

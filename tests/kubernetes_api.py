@@ -1,6 +1,7 @@
 """An emulated Kubernetes API server, for kubectl to talk to: `python -m tests.kubernetes_api FOLDER`.
 
-It keeps objects as they come and does nothing with them. Its address is written to FOLDER/address once it listens.
+It keeps objects as they come and does nothing with them, except that it refuses to change what Kubernetes keeps as it
+is. Its address is written to FOLDER/address once it listens.
 """
 
 import asyncio
@@ -13,6 +14,10 @@ import kmock
 from aiohttp import web
 
 NAMESPACES = "/api/v1/namespaces"
+IMMUTABLE = {  # of a patch's fields, of which kubectl sends those that change
+    "jobs": ("spec.template", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex"),
+    "configmaps": ("data", "immutable"),  # those that say so of themselves, as all of ours do
+}
 
 
 class Api(kmock.KubernetesEmulator):
@@ -29,11 +34,27 @@ class Api(kmock.KubernetesEmulator):
             found = self.__dict__.get("namespaces", {}).get(name)
             missing = {"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
             return web.json_response(found or missing, status=200 if found else 404)
+        fixed = _immutable(request.path, await request.text()) if request.method == "PATCH" else ""
+        if fixed:
+            said = f"{name} is invalid: {fixed}: Invalid value: field is immutable"
+            refused = {"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Invalid", "code": 422}
+            return web.json_response(refused | {"message": said}, status=422)
         return await super().__call__(request)
 
     async def _serve_version(self, request: kmock.Request) -> Any:
         document: Any = await super()._serve_version(request)
         return {**document, "groupVersion": document["groupVersion"].removeprefix("/")}
+
+
+def _immutable(path: str, patch: str) -> str:
+    """The first field that a patch would change and must not; empty if there is none."""
+    for field in IMMUTABLE.get(path.split("/")[-2], ()):
+        inner = json.loads(patch)
+        for key in field.split("."):
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if inner is not None:
+            return field
+    return ""
 
 
 async def serve(folder: Path) -> None:

@@ -5,11 +5,14 @@ exit code. Left out: scheduling, back-off delays, network policies, GPUs.
 """
 
 import base64
+import functools
 import os
 import re
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.docker_engine import Docker
@@ -23,6 +26,27 @@ def quantity(text: object) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|k|M|G|m|)", str(text))
     assert found, f"{text!r} is no quantity"
     return float(found[1]) * _UNITS[found[2]]
+
+
+def expanded(text: str, environment: Mapping[str, str]) -> str:
+    """A word of a manifest with `$(NAME)` replaced, as the kubelet does it."""
+    return re.sub(r"\$\((\w+)\)", lambda found: environment.get(found[1], found[0]), text)
+
+
+def value_of(variable: Object, labels: Mapping[str, str]) -> str:
+    """The value of an entry of `env`; of a pod's own fields, its labels."""
+    if "value" in variable:
+        return str(variable["value"])
+    found = re.fullmatch(r"metadata\.labels\['(.+)'\]", variable["valueFrom"]["fieldRef"]["fieldPath"])
+    assert found
+    return labels[found[1]]
+
+
+def with_job_name(template: Object, job: str) -> Object:
+    """A Job's pod template, with the label that the Job controller gives its pods."""
+    metadata = template["metadata"]
+    labels = metadata["labels"] | {"batch.kubernetes.io/job-name": job}
+    return template | {"metadata": metadata | {"labels": labels}}
 
 
 @dataclass
@@ -44,14 +68,15 @@ class Cluster:
         pod = template["spec"]
         (container,) = pod["containers"]
         # The kubelet sets the first of them in every pod.
-        environment = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"} | self._environment(container) | variables
-        expand = lambda text: re.sub(r"\$\((\w+)\)", lambda m: environment.get(m[1], m[0]), text)  # noqa: E731
+        environment = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"} | self._environment(container, template) | variables
+        expand = functools.partial(expanded, environment=environment)
         command = [expand(word) for word in container.get("command", [])]
         options = [
             *("--name", name, "--hostname", hostname, "--network", self.network),
             *(word for alias in self._names(hostname, template) for word in ("--network-alias", alias)),
             *_confinement(pod, container),
             *(word for mount in _mounts(pod, container) for word in ("--tmpfs", mount)),
+            *("--volume", f"{self._last_words(name)}:/dev/termination-log"),
             *(word for key, value in environment.items() for word in ("--env", f"{key}={value}")),
             *(("--entrypoint", command[0]) if command else ()),
         ]
@@ -59,7 +84,20 @@ class Cluster:
         self.docker("run", "--detach", "--pull", "never", *options, container["image"], *words)
         return name
 
-    def _environment(self, container: Object) -> dict[str, str]:
+    def _last_words(self, pod: str) -> Path:
+        """The file that the kubelet mounts for a container's last words; every user may write it."""
+        path = self.docker.folder / "termination" / pod
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+        path.chmod(0o666)
+        return path
+
+    def termination_message(self, pod: str) -> str:
+        """What `kubectl describe` says of a pod with FallbackToLogsOnError: its last words, or else the log's end."""
+        said = self.docker.run("logs", "--tail", "80", pod)
+        return (self.docker.folder / "termination" / pod).read_text() or (said.stdout + said.stderr)[-2048:]
+
+    def _environment(self, container: Object, template: Object) -> dict[str, str]:
         found: dict[str, str] = {}
         for source in container.get("envFrom", []):
             kind, ref = ("ConfigMap", "configMapRef") if "configMapRef" in source else ("Secret", "secretRef")
@@ -67,7 +105,9 @@ class Cluster:
             assert given or source[ref].get("optional"), f"{kind} {source[ref]['name']} is missing: the pod can't start"
             if given:
                 found |= given.get("data", {}) if kind == "ConfigMap" else _secret(given)
-        return found | {each["name"]: each["value"] for each in container.get("env", [])}
+        for each in container.get("env", []):
+            found[each["name"]] = expanded(value_of(each, template["metadata"]["labels"]), found)
+        return found
 
     def _names(self, hostname: str, template: Object) -> list[str]:
         labels, subdomain = template["metadata"]["labels"], template["spec"].get("subdomain")
@@ -139,10 +179,11 @@ class JobRun:
         indexed = self.job["spec"].get("completionMode") == "Indexed"
         hostname = f"{self.name}-{index}" if indexed else self.name
         variables = {"JOB_COMPLETION_INDEX": str(index)} if indexed else {}
+        template = with_job_name(self.job["spec"]["template"], self.name)
         while not self.over.is_set() and not self.cluster.closed.is_set():
             pod = f"{hostname}-attempt-{len(self.exits[index])}"
             try:
-                self.running[index] = self.cluster.start(pod, hostname, self.job["spec"]["template"], variables)
+                self.running[index] = self.cluster.start(pod, hostname, template, variables)
                 code = int(self.cluster.docker("wait", pod, timeout_s=1500))
             except AssertionError as error:
                 self._end(f"pod {pod} could not be started: {error}")

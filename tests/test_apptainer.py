@@ -49,7 +49,7 @@ def test_doctor_finds_the_store_from_inside_a_job(apptainer_site: Site) -> None:
     script = "#!/bin/bash\nsource slurm/job.sh\nrun_job photoz-job doctor\n"
     (apptainer_site.folder / "slurm/doctor.sh").write_text(script)
     log = apptainer_site.ended(
-        apptainer_site.submit("doctor", options=("--export=NONE", "--output=photoz-doctor-%j.log"))
+        apptainer_site.submit("doctor", options=("--export=NONE", "--output=logs/photoz-doctor-%j.log"))
     )
     assert "s3://photoz/slurm" in log
 

@@ -1,6 +1,10 @@
 """`kubectl apply -f k8s/`, and every Job's pods run as containers until the report is there."""
 
-import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,11 +13,12 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 
 from photoz.artifacts import KINDS, Ref, Store, load, open_store, upkeep
 from tests.docker_engine import Docker
 from tests.images import CPU_IMAGE, CUDA_IMAGE, SEAWEEDFS_IMAGE
-from tests.kubectl import NAMESPACE, ROOT, Api, emulated_api, overlay
+from tests.kubectl import ROOT, Api, emulated_api, kustomize
 from tests.pods import Cluster, JobRun
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY
 from tests.test_chain import photoz_job
@@ -39,15 +44,27 @@ def api(tmp_path: Path) -> Iterator[Api]:
 def cluster_of(api: Api, docker: Docker, name: str) -> Iterator[Cluster]:
     with docker.network(name) as network:
         cluster = Cluster(docker, network, api.objects())
+        (train,) = (job for job in cluster.of_kind("Job") if "train" in job["metadata"]["name"])
+        (train,) = train["spec"]["template"]["spec"]["containers"]
+        device = next(each for each in train["env"] if each["name"] == "PHOTOZ_DEVICE")
+        device["value"] = "cpu"  # there is no GPU here
         try:
             yield cluster
         finally:
             cluster.closed.set()
 
 
-def change_settings(api: Api, **settings: str) -> None:
-    patch = json.dumps({"data": settings})
-    api.kubectl("patch", "--namespace", NAMESPACE, "configmap", "photoz-settings", "--type", "merge", "--patch", patch)
+def apply_folder(api: Api, folder: Path, **settings: str) -> None:
+    """`kubectl apply -f k8s/`, with the settings edited as a user would do it."""
+    shutil.copytree(ROOT / "k8s", folder)
+    edited = folder / "10-settings.yaml"
+    text = edited.read_text()
+    for name, value in settings.items():
+        text = re.sub(rf"^  {name}: .*\n", "", text, flags=re.M) + f'  {name}: "{value}"\n'
+    edited.write_text(text)
+    search = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([folder / "rename-settings.sh"], env=os.environ | search, check=True, capture_output=True)
+    api.kubectl("apply", "--validate=false", "-f", str(folder))
 
 
 def apply_secret(api: Api) -> None:
@@ -68,7 +85,7 @@ def start_s3(docker: Docker, network: str) -> None:
 def store_of(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, container: str) -> Store:
     """The cluster's store, seen from outside of it."""
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    settings = cluster.objects["ConfigMap", "photoz-settings"]["data"]
+    (settings,) = (each["data"] for each in cluster.of_kind("ConfigMap"))
     address = cluster.docker("inspect", "--format", form, container)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{address}:8333")
     monkeypatch.setenv("AWS_REGION", settings["AWS_REGION"])
@@ -130,11 +147,10 @@ def assert_complete(store: Store, in_one_process: Store, commit: str, trained_by
 
 
 def test_kubectl_apply_starts_the_whole_chain_and_it_completes_on_s3(
-    api: Api, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
+    api: Api, tmp_path: Path, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.kubectl("apply", "--validate=false", "-f", "k8s/")
+    apply_folder(api, tmp_path / "k8s", **SMALL, AWS_ENDPOINT_URL_S3="http://seaweedfs:8333")
     apply_secret(api)
-    change_settings(api, **SMALL, AWS_ENDPOINT_URL_S3="http://seaweedfs:8333")
     with cluster_of(api, docker, "photoz-plain") as cluster:
         start_s3(docker, cluster.network)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
@@ -145,26 +161,33 @@ def test_kubectl_apply_starts_the_whole_chain_and_it_completes_on_s3(
         assert {name: len(job.exits) for name, job in chain.jobs.items()} == {
             "photoz-catalog": 1,
             "photoz-shard": 4,
-            "photoz-train": 2,
+            "photoz-train": 1,
             "photoz-infer": 4,
             "photoz-evaluate": 1,
         }
         assert_complete(store, in_one_process, image_commit, trained_by=CUDA_IMAGE)
 
+        shell = yaml.safe_load((tmp_path / "k8s/components/shell/shell.yaml").read_text())
+        cluster.start("shell", "photoz-shell", shell["spec"]["template"], {})
+        in_docs = re.search(r"-- sh -c '(.+)' > report.html", (ROOT / "docs/running/kubernetes.md").read_text())
+        assert in_docs
+        assert docker("exec", "shell", "sh", "-c", in_docs[1]).lower().startswith("<!doctype html>")
+        assert "conditional writes" in docker("exec", "shell", "photoz-job", "doctor")
 
-def test_on_the_small_cluster_a_lost_and_a_drained_pod_are_made_up_for(
+
+def test_on_the_small_cluster_a_second_chain_makes_up_for_a_lost_and_a_drained_pod(
     api: Api, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.kubectl("apply", "--validate=false", "-f", "-", stdin=overlay("cpu-small"))
-    change_settings(api, **SMALL | {"PHOTOZ_EPOCHS": "40"})
+    manifests = kustomize("cpu-small", "gpus", settings=SMALL | {"PHOTOZ_EPOCHS": "40"}, nameSuffix="-b")
+    api.kubectl("apply", "--validate=false", "-f", "-", stdin=manifests)
     with cluster_of(api, docker, "photoz-small") as cluster:
-        deployment = cluster.objects["Deployment", "seaweedfs"]
-        cluster.start("seaweedfs", "seaweedfs", deployment["spec"]["template"], {})
+        deployment = cluster.objects["Deployment", "seaweedfs-b"]
+        cluster.start("seaweedfs-b", "seaweedfs-b", deployment["spec"]["template"], {})
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "photoz")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "only-inside-this-cluster")
-        store = store_of(cluster, monkeypatch, "seaweedfs")
+        store = store_of(cluster, monkeypatch, "seaweedfs-b")
         chain = Chain.start(cluster)
-        shard, train = chain.jobs["photoz-shard"], chain.jobs["photoz-train"]
+        shard, train = chain.jobs["photoz-shard-b"], chain.jobs["photoz-train-b"]
 
         chain.wait_until(
             "sharding", lambda: any("/parts/pieces/" in found.key for found in store.list("shards/mgs/data/"))
@@ -184,11 +207,11 @@ def test_on_the_small_cluster_a_lost_and_a_drained_pod_are_made_up_for(
 
 
 def test_pods_whose_store_goes_away_for_longer_than_their_patience_end_with_75_and_complete_when_it_is_back(
-    api: Api, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
+    api: Api, tmp_path: Path, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.kubectl("apply", "--validate=false", "-f", "k8s/")
+    settings = SMALL | {"PHOTOZ_EPOCHS": "40", "AWS_ENDPOINT_URL_S3": "http://seaweedfs:8333"}
+    apply_folder(api, tmp_path / "k8s", **settings)
     apply_secret(api)
-    change_settings(api, **SMALL | {"PHOTOZ_EPOCHS": "40"}, AWS_ENDPOINT_URL_S3="http://seaweedfs:8333")
     with cluster_of(api, docker, "photoz-away") as cluster:
         start_s3(docker, cluster.network)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
@@ -210,13 +233,12 @@ def test_pods_whose_store_goes_away_for_longer_than_their_patience_end_with_75_a
         assert_complete(store, in_one_process, image_commit, trained_by=CUDA_IMAGE)
 
 
-def test_bad_input_fails_a_job_at_its_first_pod(api: Api, docker: Docker, image_commit: str) -> None:
-    api.kubectl("apply", "--validate=false", "-f", "k8s/")
+def test_bad_input_fails_a_job_at_its_first_pod(api: Api, tmp_path: Path, docker: Docker, image_commit: str) -> None:
+    apply_folder(api, tmp_path / "k8s", PHOTOZ_LIMIT="-5")
     apply_secret(api)
-    change_settings(api, PHOTOZ_LIMIT="-5")
     with cluster_of(api, docker, "photoz-bad") as cluster:
         job = JobRun(cluster, cluster.objects["Job", "photoz-catalog"]).start()
         assert job.over.wait(120)
         assert job.failed and job.failed.endswith("ended with 2")
-        assert "--limit -5: expected 1 or more" in job.log()
+        assert "--limit -5: expected 1 or more" in cluster.termination_message("photoz-catalog-0-attempt-0")
         assert all(len(codes) <= 1 for codes in job.exits.values())

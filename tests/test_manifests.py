@@ -2,10 +2,13 @@
 
 import functools
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,18 @@ from jobs.app import app
 from photoz import __version__
 from photoz.artifacts.refs import NAME_PATTERN
 from photoz.errors import ExitCode
+from photoz.model.devices import LEAST_DRIVER
 from photoz.runtime import GRACE_S
-from tests.kubectl import ROOT, overlay
-from tests.pods import action_for, quantity
+from tests.kubectl import ROOT, kubectl, kustomize
+from tests.pods import action_for, expanded, quantity, value_of, with_job_name
 
 RELEASES = ("1.34", "1.35", "1.36", "1.37")
-OVERLAYS = ("base", "cpu-small", "irsa", "jobset", "kueue")
+# Overlays and components, as they are combined with `+`, in this order.
+COMBINED = (
+    "base", "shell", "irsa+kueue", "kueue+irsa", "gpus", "gpus+irsa+kueue+jobset+shell", "gpus+jobset+irsa+kueue",
+    "cpu-small", "cpu-small+gpus+jobset+kueue", "cpu-small+shell",
+)  # fmt: skip
+SETS = ("plain", "example", *COMBINED)
 JOBS = ("catalog", "shard", "train", "infer", "evaluate")
 # Read elsewhere than from a flag: see photoz/runtime.py.
 NOT_FLAGS = {"PHOTOZ_CACHE", "PHOTOZ_CACHE_SIZE", "PHOTOZ_COMMIT", "PHOTOZ_IMAGE"}
@@ -39,23 +48,35 @@ def plain() -> list[Object]:
     return [document for path in sorted((ROOT / "k8s").glob("*.y*ml")) for document in documents(path.read_text())]
 
 
-rendered = functools.cache(overlay)
+@functools.cache
+def rendered(name: str, **fields: str) -> str:
+    if name == "example":
+        return kubectl("kustomize", "k8s-overlays/example")
+    return kustomize(*(part for part in name.split("+") if part != "base"), **fields)
 
 
-def named(name: str) -> list[Object]:
-    return plain() if name == "plain" else documents(rendered(name))
+def named(name: str, **fields: str) -> list[Object]:
+    return plain() if name == "plain" else documents(rendered(name, **fields))
+
+
+def pods(found: list[Object]) -> dict[str, Object]:
+    """Every pod template by the name that its object's pods have, those inside a JobSet too, with their labels."""
+    templates = {}
+    for each in found:
+        name = each["metadata"]["name"]
+        if each["kind"] == "Job":
+            templates[name] = with_job_name(each["spec"]["template"], name)
+        if each["kind"] == "Deployment":
+            templates[name] = each["spec"]["template"]
+        if each["kind"] == "JobSet":
+            for replicated in each["spec"]["replicatedJobs"]:
+                job = f"{name}-{replicated['name']}-0"
+                templates[job] = with_job_name(replicated["template"]["spec"]["template"], job)
+    return templates
 
 
 def pod_templates(found: list[Object]) -> dict[str, Object]:
-    """Every pod template by its object's name, those inside a JobSet too."""
-    templates = {}
-    for each in found:
-        if each["kind"] in ("Job", "Deployment"):
-            templates[each["metadata"]["name"]] = each["spec"]["template"]["spec"]
-        if each["kind"] == "JobSet":
-            for job in each["spec"]["replicatedJobs"]:
-                templates[each["metadata"]["name"]] = job["template"]["spec"]["template"]["spec"]
-    return templates
+    return {name: template["spec"] for name, template in pods(found).items()}
 
 
 def job(name: str) -> Object:
@@ -77,7 +98,7 @@ def flags() -> dict[str, set[str]]:
 def everything() -> list[Object]:
     """Each different object of the plain manifests, the example and the overlays; of a JobSet, its Job."""
     secret = documents((ROOT / "k8s/examples/s3-secret.yaml").read_text())
-    found = [each for name in ("plain", *OVERLAYS) for each in named(name)] + secret
+    found = [each for name in SETS for each in named(name)] + secret
     for jobset in [each for each in found if each["kind"] == "JobSet"]:
         found.remove(jobset)
         for replicated in jobset["spec"]["replicatedJobs"]:
@@ -105,14 +126,13 @@ def test_a_wrong_field_is_noticed() -> None:
         kubernetes_validate.validate(wrong, RELEASES[-1], strict=True)
 
 
-@pytest.mark.parametrize("name", ["plain", *OVERLAYS])
+@pytest.mark.parametrize("name", SETS)
 def test_what_schemas_let_through_is_right_too(name: str) -> None:
     found = named(name)
     names = [(each["kind"], each["metadata"]["name"]) for each in found]
     assert len(set(names)) == len(names)
     for each in found:
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?", each["metadata"]["name"])
-        assert each["kind"] == "Namespace" or each["metadata"]["namespace"] == "photoz"
     for pod in pod_templates(found).values():
         (only,) = pod["containers"]
         assert pod.get("restartPolicy", "Always") in ("Never", "Always")
@@ -129,10 +149,10 @@ def test_what_schemas_let_through_is_right_too(name: str) -> None:
         assert sum(on_disk) <= quantity(limits["ephemeral-storage"])
 
 
-@pytest.mark.parametrize("name", ["plain", *OVERLAYS])
+@pytest.mark.parametrize("name", SETS)
 def test_every_pod_is_as_restricted_as_the_namespace_demands(name: str) -> None:
     found = named(name)
-    namespace = next(each for each in found if each["kind"] == "Namespace")
+    namespace = next(each for each in plain() if each["kind"] == "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     for pod in pod_templates(found).values():
         user = user_of_image()
@@ -161,9 +181,7 @@ def user_of_image() -> int:
 def test_no_secret_is_applied_by_default() -> None:
     kinds = [document["kind"] for document in plain()]
     assert "Secret" not in kinds
-    assert sorted(kinds) == sorted(
-        ["Namespace", "ConfigMap", "ServiceAccount", "Service", "NetworkPolicy", "NetworkPolicy", *["Job"] * 5]
-    )
+    assert sorted(kinds) == sorted(["Namespace", "ConfigMap", "ServiceAccount", "NetworkPolicy", *["Job"] * 5])
     secret = yaml.safe_load((ROOT / "k8s/examples/s3-secret.yaml").read_text())
     for name in JOBS:
         assert container(name)["envFrom"][1] == {"secretRef": {"name": secret["metadata"]["name"]}}
@@ -176,8 +194,7 @@ def test_kubectl_reads_nothing_but_manifests_in_the_folder() -> None:
 def test_the_five_jobs_run_the_five_commands() -> None:
     assert {d["metadata"]["name"] for d in plain() if d["kind"] == "Job"} == {f"photoz-{name}" for name in JOBS}
     for name in JOBS:
-        args = container(name)["args"]
-        assert args == ["photoz-job", name] if name != "train" else args[-3:] == ["-m", "jobs", "train"]
+        assert container(name)["args"] == ["photoz-job", name]
         assert name in flags()
         assert job(name)["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == name
 
@@ -239,44 +256,274 @@ def test_pods_have_the_time_to_leave_that_photoz_takes() -> None:
         assert GRACE_S + 5 <= grace <= 30  # spot instances give no more
 
 
-def test_training_pods_find_the_first_of_them_by_its_name() -> None:
-    spec, pod = job("train")["spec"], job("train")["spec"]["template"]["spec"]
-    args = container("train")["args"]
-    service = next(each for each in plain() if each["kind"] == "Service")
-    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"] is True
-    assert service["spec"]["selector"].items() <= job("train")["spec"]["template"]["metadata"]["labels"].items()
-    assert pod["subdomain"] == service["metadata"]["name"]
-    assert f"--nnodes={spec['completions']}" in args
-    assert f"--nproc-per-node={container('train')['resources']['limits']['nvidia.com/gpu']}" in args
-    assert f"--master-addr={job('train')['metadata']['name']}-0.{pod['subdomain']}" in args
-    assert f"--master-port={service['spec']['ports'][0]['port']}" in args
+def of_kind(found: list[Object], kind: str) -> list[Object]:
+    return [each for each in found if each["kind"] == kind]
 
 
-def test_the_jobset_trains_as_the_job_does() -> None:
-    (jobset,) = [each for each in named("jobset") if each["kind"] == "JobSet"]
-    assert "photoz-train" not in {each["metadata"]["name"] for each in named("jobset") if each["kind"] == "Job"}
-    spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
-    assert spec["completions"] == spec["parallelism"] == job("train")["spec"]["completions"]
-    assert spec["podFailurePolicy"]["rules"] == [
-        rule for rule in job("train")["spec"]["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"
+def unresolved(found: list[Object]) -> list[str]:
+    """References of a set's objects to names that nothing in it has; the keys' Secret may come from elsewhere."""
+    names = {kind: {each["metadata"]["name"] for each in of_kind(found, kind)} for kind in {d["kind"] for d in found}}
+    wrong = []
+    for name, template in pods(found).items():
+        pod, labels = template["spec"], template["metadata"]["labels"]
+        (only,) = pod["containers"]
+        account = pod.get("serviceAccountName")
+        if account and account not in names["ServiceAccount"]:
+            wrong.append(f"{name}: account {account}")
+        for source in only["envFrom"]:
+            settings = source.get("configMapRef", {}).get("name")
+            if settings and settings not in names["ConfigMap"]:
+                wrong.append(f"{name}: settings {settings}")
+            secret = source.get("secretRef", {}).get("name")
+            if secret and secret not in names.get("Secret", {"photoz-s3"}):
+                wrong.append(f"{name}: secret {secret}")
+        variables: dict[str, str] = {}
+        for each in only.get("env", []):
+            variables[each["name"]] = expanded(value_of(each, labels), variables)
+        if variables.get("PHOTOZ_IMAGE", only["image"]) != only["image"]:
+            wrong.append(f"{name}: PHOTOZ_IMAGE {variables['PHOTOZ_IMAGE']}")
+        hosts = re.findall(r"^http://([^:]+):", variables.get("AWS_ENDPOINT_URL_S3", ""))
+        for word in only.get("args", []):
+            master = re.fullmatch(r"--master-addr=(.+)", expanded(word, variables))
+            if master:
+                pod_name, _, service = master[1].partition(".")
+                hosts.append(service)
+                if (pod_name, service) != (f"{name}-0", pod.get("subdomain")):
+                    wrong.append(f"{name}: first pod {master[1]}")
+        for host in hosts:
+            services = [each for each in of_kind(found, "Service") if each["metadata"]["name"] == host]
+            if not services or not any(selects(services[0]["spec"]["selector"], p) for p in pods(found).values()):
+                wrong.append(f"{name}: host {host}")
+    return wrong
+
+
+def selects(labels: dict[str, str], template: Object) -> bool:
+    assert labels, "an empty selector takes all pods of the namespace"
+    return bool(labels.items() <= template["metadata"]["labels"].items())
+
+
+def selectors(found: list[Object]) -> list[dict[str, str]]:
+    """All sets of labels by which the set's objects select pods."""
+    policies = [each["spec"] for each in of_kind(found, "NetworkPolicy")]
+    rules = [rule for policy in policies for rule in (*policy.get("ingress", []), *policy.get("egress", []))]
+    peers = [peer for rule in rules for peer in (*rule.get("from", []), *rule.get("to", []))]
+    return [
+        *(each["spec"]["selector"] for each in of_kind(found, "Service")),
+        *(each["spec"]["selector"]["matchLabels"] for each in of_kind(found, "Deployment")),
+        *(policy["podSelector"]["matchLabels"] for policy in policies),
+        *(peer["podSelector"]["matchLabels"] for peer in peers),
     ]
-    master = f"{jobset['metadata']['name']}-{jobset['spec']['replicatedJobs'][0]['name']}-0-0.photoz-train"
-    assert f"--master-addr={master}" in spec["template"]["spec"]["containers"][0]["args"]
 
 
-def test_with_a_role_of_the_cloud_no_pod_asks_for_a_secret() -> None:
-    found = named("irsa")
-    assert any("eks.amazonaws.com/role-arn" in each["metadata"].get("annotations", {}) for each in found)
-    for pod in pod_templates(found).values():
-        assert pod["containers"][0]["envFrom"] == [{"configMapRef": {"name": "photoz-settings"}}]
+@pytest.mark.parametrize("name", SETS)
+def test_every_name_that_an_object_refers_to_is_in_its_set(name: str) -> None:
+    assert unresolved(named(name)) == []
 
 
-def test_kueue_gets_every_job_suspended_and_in_its_queue() -> None:
-    found = [each for each in named("kueue") if each["kind"] == "Job"]
-    assert len(found) == 5
+@pytest.mark.parametrize("name", COMBINED)
+def test_a_second_chain_by_one_name_suffix_shares_nothing_with_the_first(name: str) -> None:
+    first, second = named(name), named(name, nameSuffix="-b")
+    assert unresolved(second) == []
+    names = [{(each["kind"], each["metadata"]["name"]) for each in found} for found in (first, second)]
+    assert not names[0] & names[1] and len(names[0]) == len(names[1])
+    for one, other in ((first, second), (second, first)):
+        for labels in selectors(one):
+            assert any(selects(labels, template) for template in pods(one).values())
+            assert not any(selects(labels, template) for template in pods(other).values())
+        # Every job is confined, in either chain.
+        policy = next(each for each in of_kind(one, "NetworkPolicy") if "photoz" in each["metadata"]["name"])
+        assert all(selects(policy["spec"]["podSelector"]["matchLabels"], each) for each in pods(one).values())
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_all_of_a_chain_goes_to_a_namespace_that_somebody_else_made(name: str) -> None:
+    found = named(name, namespace="astro")
+    assert not of_kind(found, "Namespace")
+    assert {each["metadata"]["namespace"] for each in found} == {"astro"}
+    assert unresolved(found) == []
+    assert len(found) == len(named(name))
+
+
+def test_a_broken_reference_is_noticed() -> None:
+    found = named("cpu-small+gpus", nameSuffix="-b")
+    text = json.dumps(found)
+    (settings,) = [each["metadata"]["name"] for each in of_kind(found, "ConfigMap")]
+    for right, wrong in (
+        (settings, "photoz-settings"), ('"value": "seaweedfs-b"', '"value": "seaweedfs"'),
+        ('"subdomain": "photoz-train-b"', '"subdomain": "photoz-train"'), ('"photoz-s3-b"}}', '"photoz-s3"}}'),
+        ('"serviceAccountName": "photoz-b"', '"serviceAccountName": "photoz"'),
+    ):  # fmt: skip
+        broken = [
+            json.loads(json.dumps(each).replace(right, wrong)) if each["kind"] in ("Job", "Deployment") else each
+            for each in found
+        ]
+        assert right in text and unresolved(broken)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_names_leave_room_for_a_suffix_and_the_pods_index(name: str) -> None:
+    found = named(name) if name in ("plain", "example") else named(name, nameSuffix="-of-ten-chr")
     for each in found:
-        assert each["spec"]["suspend"] is True
-        assert each["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "photoz"
+        assert len(each["metadata"]["name"]) <= 63
+    for pod in pods(found):
+        assert len(f"{pod}-9999-abcde") <= 63
+
+
+def test_applied_either_way_the_objects_are_the_same_but_for_the_namespace() -> None:
+    key = lambda each: (each["kind"], each["metadata"]["name"])  # noqa: E731
+    by_file = sorted((each for each in plain() if each["kind"] != "Namespace"), key=key)
+    # The name of the settings among them: after an edit, k8s/rename-settings.sh has to be run.
+    assert by_file == sorted(named("base"), key=key)
+
+
+def test_the_shell_has_what_the_jobs_have() -> None:
+    (alone,) = documents((ROOT / "k8s/components/shell/shell.yaml").read_text())
+    assert unresolved([*plain(), alone]) == []
+    for name in (each for each in SETS if "shell" in each):
+        templates = pod_templates(named(name))
+        shell, catalog = templates["photoz-shell"], templates["photoz-catalog"]
+        for key in ("image", "env", "envFrom", "securityContext"):
+            assert shell["containers"][0][key] == catalog["containers"][0][key]
+        assert shell["securityContext"] == catalog["securityContext"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_settings_cannot_change_under_a_running_job(name: str) -> None:
+    (settings,) = of_kind(named(name), "ConfigMap")
+    assert settings["immutable"] is True
+    assert re.fullmatch(r"photoz-settings-[-a-z0-9]*[a-z0-9]{10}", settings["metadata"]["name"])
+
+
+def test_other_settings_have_another_name_after_an_edit(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    edited = tmp_path / "k8s/10-settings.yaml"
+    before = set(re.findall(r"photoz-settings-\w+", edited.read_text()))
+    edited.write_text(edited.read_text().replace("PHOTOZ_NAME: mgs", "PHOTOZ_NAME: other"))
+    search = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    script = [tmp_path / "k8s/rename-settings.sh"]
+    subprocess.run(script, env=os.environ | search, check=True, capture_output=True)
+    files = [*(tmp_path / "k8s").glob("*.yaml"), tmp_path / "k8s/components/shell/shell.yaml"]
+    names = {name for path in files for name in re.findall(r"name: (photoz-settings-\w+)", path.read_text())}
+    assert len(names) == len(before) == 1 and names != before
+    assert f"name: {names.pop()}\n" in kubectl("kustomize", str(tmp_path / "k8s"))
+
+
+def test_the_documented_command_names_the_registry_in_every_place(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    command = re.search(r"^sed -i .*yaml(?=  )", (ROOT / "docs/running/kubernetes.md").read_text(), re.M)
+    assert command
+    subprocess.run(["bash", "-ec", command[0]], cwd=tmp_path, check=True)
+    texts = [path.read_text() for path in (tmp_path / "k8s").rglob("*.yaml")]
+    places = [found for text in texts for found in re.findall(r"(\S*)photoz:0\.", text)]
+    assert len(places) == 12 and {place.strip('"') for place in places} == {"registry.example.org/you/"}
+
+
+def test_training_takes_one_gpu_and_fails_where_it_finds_none() -> None:
+    for name in JOBS:
+        own = {each["name"]: each["value"] for each in container(name)["env"]}
+        gpus = container(name)["resources"]["limits"].get("nvidia.com/gpu")
+        assert (gpus, own.get("PHOTOZ_DEVICE")) == ((1, "cuda") if name == "train" else (None, None))
+    for each in everything():
+        if each["kind"] in ("Job", "Deployment"):
+            (only,) = each["spec"]["template"]["spec"]["containers"]
+            own = {entry["name"]: entry.get("value") for entry in only.get("env", [])}
+            assert ("nvidia.com/gpu" in only["resources"]["limits"]) == (own.get("PHOTOZ_DEVICE") == "cuda")
+
+
+def test_the_last_error_can_be_read_from_every_pod_of_a_job() -> None:
+    for name in JOBS:
+        assert container(name)["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_pods_fit_on_nodes_with_a_disk_of_20_gb() -> None:
+    usable = 20e9 * 0.85  # what kubelet keeps for itself and the images' eviction threshold
+    for name in JOBS:
+        assert 2 * quantity(container(name)["resources"]["requests"]["ephemeral-storage"]) <= usable
+    total: Counter[str] = Counter()
+    for each in of_kind(named("cpu-small"), "Job") + of_kind(named("cpu-small"), "Deployment"):
+        (only,) = each["spec"]["template"]["spec"]["containers"]
+        for what, how_much in only["resources"]["requests"].items():
+            total[what] += int(quantity(how_much) * 1000) * each["spec"].get("completions", 1)
+    # All pods of the small cluster at once, on one node: they wait for one another.
+    assert total["ephemeral-storage"] / 1000 <= usable - 5e9  # less the images
+    assert total["memory"] / 1000 <= 7.5e9 and total["cpu"] / 1000 <= 1.5
+
+
+def test_training_on_several_gpus_says_their_number_once_in_each_place() -> None:
+    (train,) = [each for each in of_kind(named("gpus"), "Job") if each["metadata"]["name"] == "photoz-train"]
+    spec, pod = train["spec"], train["spec"]["template"]["spec"]
+    (only,) = pod["containers"]
+    (service,) = of_kind(named("gpus"), "Service")
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"] is True
+    assert spec["completions"] == spec["parallelism"] == 2
+    assert only["args"][-3:] == ["-m", "jobs", "train"]
+    assert {"--nnodes=$(PODS)", "--nproc-per-node=$(GPUS)"} <= set(only["args"])
+    assert f"--master-port={service['spec']['ports'][0]['port']}" in only["args"]
+    own = {each["name"]: each.get("value") for each in only["env"]}
+    assert own["PODS"] == str(spec["completions"])
+    assert own["GPUS"] == str(only["resources"]["limits"]["nvidia.com/gpu"])
+    assert own["PHOTOZ_DEVICE"] == "cuda" and own["NCCL_SOCKET_IFNAME"] == "eth0"
+    shm = next(volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm")
+    assert shm["medium"] == "Memory" and {"name": "shm", "mountPath": "/dev/shm"} in only["volumeMounts"]  # noqa: S108 - a pod's
+
+
+def test_the_documented_patch_makes_one_pod_with_four_gpus() -> None:
+    patch = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/running/kubernetes.md").read_text(), re.S)
+    assert patch
+    found = documents(kustomize("gpus", patch=patch[1]))
+    (train,) = [each for each in of_kind(found, "Job") if each["metadata"]["name"] == "photoz-train"]
+    kubernetes_validate.validate(train, RELEASES[-1], strict=True)
+    (only,) = train["spec"]["template"]["spec"]["containers"]
+    own = {each["name"]: each.get("value") for each in only["env"]}
+    assert (train["spec"]["completions"], train["spec"]["parallelism"], own["PODS"], own["GPUS"]) == (1, 1, "1", "4")
+    assert only["resources"]["limits"] == only["resources"]["requests"]
+    assert only["resources"]["limits"]["nvidia.com/gpu"] == 4
+
+
+@pytest.mark.parametrize("name", ["gpus+jobset", "gpus+irsa+kueue+jobset+shell", "gpus+jobset+irsa+kueue"])
+def test_the_jobset_trains_as_the_job_does(name: str) -> None:
+    found = named(name)
+    (train,) = [each for each in named("gpus") if each["kind"] == "Job" and "train" in each["metadata"]["name"]]
+    (jobset,) = of_kind(found, "JobSet")
+    assert "photoz-train" not in {each["metadata"]["name"] for each in of_kind(found, "Job")}
+    spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert spec["completions"] == spec["parallelism"] == train["spec"]["completions"]
+    assert spec["podFailurePolicy"]["rules"] == [
+        rule for rule in train["spec"]["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"
+    ]
+    given, wanted = (each["template"]["spec"]["containers"][0] for each in (spec, train["spec"]))
+    differs = {"envFrom"} if "irsa" in name else set()
+    assert {key for key in wanted if given[key] != wanted[key]} == differs
+
+
+@pytest.mark.parametrize("name", [each for each in SETS if "irsa" in each or each == "example"])
+def test_with_a_role_of_the_cloud_no_pod_asks_for_a_secret(name: str) -> None:
+    found = named(name)
+    (account,), (settings,) = of_kind(found, "ServiceAccount"), of_kind(found, "ConfigMap")
+    assert "eks.amazonaws.com/role-arn" in account["metadata"]["annotations"]
+    for pod in pod_templates(found).values():
+        assert pod["containers"][0]["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
+
+
+@pytest.mark.parametrize("name", [each for each in SETS if "kueue" in each or each == "example"])
+def test_kueue_gets_every_job_in_its_queue_and_is_left_to_suspend_them(name: str) -> None:
+    found = of_kind(named(name), "Job") + of_kind(named(name), "JobSet")
+    queued = [each for each in found if each["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == "photoz"]
+    assert len(queued) == 5
+    assert {each["metadata"]["name"] for each in found if each not in queued} <= {"photoz-shell"}
+    assert not any("suspend" in each["spec"] for each in found)
+
+
+def test_the_example_puts_pods_on_the_nodes_and_images_from_the_registry_that_it_names() -> None:
+    found = named("example")
+    (account,) = of_kind(found, "ServiceAccount")
+    assert account["imagePullSecrets"] == [{"name": "photoz-registry"}]
+    for pod in pod_templates(found).values():
+        assert pod["nodeSelector"]
+        assert pod["containers"][0]["image"].startswith("registry.example.org/you/photoz:")
+        assert pod["serviceAccountName"] == account["metadata"]["name"]
+    (settings,) = of_kind(found, "ConfigMap")
+    assert settings["data"]["PHOTOZ_SURVEY"] == "sdss-dr17" and settings["data"]["PHOTOZ_WAIT"] == "24h"
 
 
 def test_the_small_cluster_needs_no_gpu_and_no_other_store() -> None:
@@ -284,15 +531,17 @@ def test_the_small_cluster_needs_no_gpu_and_no_other_store() -> None:
     for name, pod in pod_templates(found).items():
         assert "nvidia.com/gpu" not in pod["containers"][0]["resources"]["limits"]
         assert pod["containers"][0]["image"].endswith("-cpu") or name == "seaweedfs"
-    service = next(each for each in found if each["kind"] == "Service" and each["metadata"]["name"] == "seaweedfs")
-    endpoint = next(each for each in found if each["kind"] == "ConfigMap")["data"]["AWS_ENDPOINT_URL_S3"]
-    assert endpoint == f"http://seaweedfs:{service['spec']['ports'][0]['port']}"
+    (service,) = of_kind(found, "Service")
+    for each in of_kind(found, "Job"):
+        own = each["spec"]["template"]["spec"]["containers"][0]["env"]
+        url = f"http://$(SEAWEEDFS):{service['spec']['ports'][0]['port']}"
+        assert {"name": "AWS_ENDPOINT_URL_S3", "value": url} in own
 
 
 def test_images_carry_the_packages_version_everywhere() -> None:
     text = (ROOT / "containers/Containerfile").read_text()
     assert f'image.version="{__version__}"' in text
-    for target in ("cpu", "cuda"):
+    for target in ("cpu", "cuda", "cu126"):
         assert re.search(
             rf"^FROM runtime AS {target}\n(?:.*\n)*?ARG PHOTOZ_IMAGE=photoz:{__version__}-{target}$", text, re.M
         )
@@ -322,7 +571,7 @@ def test_compose_runs_the_same_jobs_with_the_same_settings_and_limits() -> None:
     assert set(JOBS) <= services.keys()
     for name in JOBS:
         given = {key: re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", value) for key, value in compose_settings(name).items()}
-        same = given.keys() & settings().keys() - {"PHOTOZ_LIMIT", "PHOTOZ_LOG_FORMAT"}
+        same = given.keys() & settings().keys() - {"PHOTOZ_LIMIT", "PHOTOZ_LOG_FORMAT", "PHOTOZ_CACHE_SIZE"}
         assert {key: given[key] for key in same} == {key: settings()[key] for key in same}
         assert {"PHOTOZ_STORE", "PHOTOZ_NAME", "PHOTOZ_SURVEY", "PHOTOZ_WAIT"} <= same
         assert services[name]["command"] == ["photoz-job", name]
@@ -343,8 +592,23 @@ def test_the_containerfile_has_no_lint() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_each_cuda_image_asks_for_the_driver_that_its_torch_needs_and_the_docs_say_it() -> None:
+    stages = re.split(r"^FROM ", (ROOT / "containers/Containerfile").read_text(), flags=re.M)
+    documented = (ROOT / "docs/running/docker.md").read_text()
+    for target, built in (("cuda", locked("torch-cuda")["nvidia-cuda-runtime"]), ("cu126", "12.6")):
+        (stage,) = [stage for stage in stages if stage.startswith(f"runtime AS {target}\n")]
+        major, minor = built.split(".")[:2]
+        assert f'NVIDIA_REQUIRE_CUDA="cuda>={major}.0"' in stage  # minor versions run on one another's drivers
+        assert "PHOTOZ_DEVICE=cuda" in stage
+        row = f"| `photoz:{__version__}-{target}` | {major}.{minor} | {LEAST_DRIVER[int(major)]} or newer |"
+        assert row in documented
+    # Every other version of a local build is another build.
+    older = {f"{name}=={version}+cu126" for name, version in locked("torch-cuda").items() if name.startswith("torch")}
+    assert older == set((ROOT / "containers/torch-cu126.lock").read_text().splitlines()[1:])
+
+
 def test_yaml_has_no_lint() -> None:
-    command = [sys.executable, "-m", "yamllint", "--strict", "k8s", "containers"]
+    command = [sys.executable, "-m", "yamllint", "--strict", "k8s", "k8s-overlays", "containers"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout
 

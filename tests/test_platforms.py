@@ -53,7 +53,8 @@ def slurm_settings() -> dict[str, str]:
         ["bash", "-euc", "set -a; source slurm/photoz.env; env -0"],
         cwd=ROOT, env={"PATH": os.environ["PATH"], "HOME": "/"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
+    found = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
+    return {name: value.replace(str(ROOT), "$PWD") for name, value in found.items()}
 
 
 def slurm_option(name: str, option: str) -> str | None:
@@ -91,7 +92,7 @@ def test_the_jobs_are_those_of_the_program_everywhere() -> None:
     program = commands[: commands.index("run")]
     assert list(JOBS) == program
     assert f"JOBS=({' '.join(program)})" in read("slurm/submit.sh")
-    assert {path.stem for path in (ROOT / "slurm").glob("*.sh")} == {*program, "job", "submit"}
+    assert {path.stem for path in (ROOT / "slurm").glob("*.sh")} == {*program, "job", "settings", "submit"}
     jobs_of_kubernetes = {each["metadata"]["name"] for each in named("plain") if each["kind"] == "Job"}
     assert jobs_of_kubernetes == {f"photoz-{name}" for name in program}
     assert [name for name in compose()["services"] if name not in ("seaweedfs", "train-gpu")] == program
@@ -149,11 +150,15 @@ def test_sizes_agree_and_the_docs_say_why_where_they_do_not(name: str) -> None:
 def test_the_sizes_of_photoz_env_are_those_of_the_scripts_it_overrides() -> None:
     site = slurm_settings()
     for name in ("shard", "infer"):
-        assert slurm_size(name).processes == int(site["SITE_TASKS"])
-    assert (slurm_option("train", "nodes"), slurm_option("train", "gpus-per-node")) == (
-        site["SITE_NODES"],
-        site["SITE_GPUS"],
-    )
+        assert slurm_size(name).processes == int(site[f"SITE_{name.upper()}_TASKS"])
+    options = {name: slurm_option("train", name) for name in ("nodes", "gpus-per-node", "cpus-per-task", "mem")}
+    gpus = int(site["SITE_GPUS"])
+    assert options == {
+        "nodes": site["SITE_NODES"],
+        "gpus-per-node": str(gpus),
+        "cpus-per-task": str(gpus * int(site["SITE_CORES_PER_GPU"])),
+        "mem": f"{gpus * int(site['SITE_MEMORY_PER_GPU'])}G",
+    }
     # As many ranks on CPUs as on GPUs: it would be another model.
     assert int(site["SITE_NODES"]) * int(site["SITE_RANKS"]) == kubernetes_size("train").processes
 
@@ -270,5 +275,7 @@ def test_every_image_in_files_and_docs_is_that_of_this_version() -> None:
     paths = [path for path in listed.split("\0") if path.startswith(shipped) and not path.endswith((".png", ".lock"))]
     seen = {(path, tag) for path in paths for tag in re.findall(r"\bphotoz:([\w.$-]+)", read(path))}
     assert {path for path, _ in seen} >= {"README.md", "tests/images.py", "docs/running/docker.md", "k8s/train.yaml"}
-    wrong = {(path, tag) for path, tag in seen if not re.fullmatch(rf"{re.escape(__version__)}(-|-cpu|-cuda)?", tag)}
+    wrong = {
+        (path, tag) for path, tag in seen if not re.fullmatch(rf"{re.escape(__version__)}(-|-cpu|-cuda|-cu126)?", tag)
+    }
     assert wrong == {("slurm/photoz.env", "TAG")}  # the site's own

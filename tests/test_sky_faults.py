@@ -1,15 +1,19 @@
 """Every fault that the embedded sky can inject, as both clients and their user meet it."""
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import urllib3
 
-from photoz.errors import BadInput, ExitCode, TryAgain
+from photoz.errors import BadInput, ExitCode, PhotozError, TryAgain
 from photoz.patience import Patience
 from photoz.survey import Survey, cutouts
 from photoz.survey.cutouts import CutoutService, fetch_cutouts
@@ -146,18 +150,100 @@ def test_a_refusal_stops_both_clients_at_once(sky: EmbeddedSky, monkeypatch: pyt
         sky_identity(sky.url)
 
 
-def test_a_name_that_nobody_knows_is_transient_and_named() -> None:
+def asked_in_vain(url: str, monkeypatch: pytest.MonkeyPatch) -> list[PhotozError]:
+    """What both clients end with where no request comes through."""
+    about = Survey(name="embedded", base_url=url, simulated=True)
+    client = SkyServer(about, patience=Patience(sleep=lambda s: None, budget_s=0, connect_s=0.5))
+    monkeypatch.setattr(cutouts, "TIMEOUT", urllib3.Timeout(connect=0.5, read=0.5))
+    service = CutoutService(base_url=url, size_px=64, scale_arcsec_per_px=0.4, patience_s=0.1)
+    errors = []
+    for ask in (
+        lambda: client.count("SELECT COUNT(*) AS n FROM SpecObj"),
+        lambda: list(fetch_cutouts(service, [(180.0, 20.0)])),
+    ):
+        with pytest.raises(PhotozError) as failure:
+            ask()
+        errors.append(failure.value)
+    return errors
+
+
+def test_a_name_that_nobody_knows_is_bad_input_and_says_where_to_run_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = "http://sky.invalid"
     with pytest.raises(TryAgain, match=r"NameResolutionError\); check the address"):
-        sky_identity(nowhere)
-    client = SkyServer(
-        Survey(name="embedded", base_url=nowhere, simulated=True), patience=Patience(sleep=lambda s: None, budget_s=0)
-    )
-    with pytest.raises(TryAgain, match=r"no whole reply \(NameResolutionError\)"):
-        client.count("SELECT COUNT(*) AS n FROM SpecObj")
-    service = CutoutService(base_url=nowhere, size_px=64, scale_arcsec_per_px=0.4, patience_s=0.1)
-    with pytest.raises(TryAgain, match="NameResolutionError"):
-        list(fetch_cutouts(service, [(180.0, 20.0)]))
+        sky_identity(nowhere)  # a server of our own may yet be starting
+    for error in asked_in_vain(nowhere, monkeypatch):
+        assert error.exit_code == ExitCode.BAD_INPUT
+        assert str(error).startswith("sky.invalid: no address is known here for its name")
+        assert "login node" in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("fault", ["refuses", "says nothing"])
+def test_a_server_that_is_not_listening_is_transient_until_the_job_was_started_again_twice(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as waiting:
+        port = listener.getsockname()[1]
+        if fault == "refuses":
+            listener.close()
+        else:  # a full queue: the kernel drops what else wants to connect, as a firewall does
+            for _ in range(4):
+                other = waiting.enter_context(socket.socket())
+                other.setblocking(False)
+                other.connect_ex(("127.0.0.1", port))
+        url = f"http://127.0.0.1:{port}"
+        assert [error.exit_code for error in asked_in_vain(url, monkeypatch)] == [ExitCode.TRY_AGAIN] * 2
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+        for error in asked_in_vain(url, monkeypatch):
+            assert error.exit_code == ExitCode.BAD_INPUT
+            assert "not after 2 restarts of the job either" in str(error)
+
+
+def test_a_survey_that_has_answered_once_is_transient_whatever_comes_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "5")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def refuse_once() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            listener.close()
+
+        server = threading.Thread(target=refuse_once)
+        server.start()
+        about = Survey(name="embedded", base_url=f"http://127.0.0.1:{port}", simulated=True)
+        client = SkyServer(about, patience=Patience(budget_s=3.0))
+        with pytest.raises(TryAgain, match="NewConnectionError"):
+            client.count("SELECT COUNT(*) AS n FROM SpecObj")
+        server.join()
+
+
+OFFLINE = """
+import sys
+from dataclasses import replace
+from photoz.survey import skyserver
+skyserver.PATIENCE = replace(skyserver.PATIENCE, first_contact_s=2.0)
+from jobs.__main__ import main
+sys.argv = ["photoz-job", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.real
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("http://192.0.2.1", "there is no way to it from here"), ("http://sky.example.org", "no address is known here")],
+)
+def test_a_host_without_network_ends_the_job_with_2_and_one_line(tmp_path: Path, address: str, why: str) -> None:
+    flags = ["--survey", "sdss-dr17", "--survey-url", address, "--limit", "50", "--store", str(tmp_path)]
+    offline = ["unshare", "--net", sys.executable, "-c", OFFLINE, "catalog", *flags]
+    done = subprocess.run(offline, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == ExitCode.BAD_INPUT, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("photoz-job: error: ")]
+    assert why in line and "login node" in line
 
 
 def test_the_help_and_the_design_note_name_every_kind(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,9 +45,10 @@ class Site:
         """Submit one of the scripts and return the job's id."""
         return self.cluster.run("sbatch", "--parsable", *options, f"slurm/{job}.sh", *flags, cwd=self.folder).strip()
 
-    def submit_chain(self) -> dict[str, str]:
-        """Run slurm/submit.sh and return each job's id."""
-        printed = self.cluster.run("slurm/submit.sh", cwd=self.folder)
+    def submit_chain(self, **given: str) -> dict[str, str]:
+        """Run slurm/submit.sh, with these variables in its environment, and return each job's id."""
+        variables = [f"{name}={value}" for name, value in given.items()]
+        printed = self.cluster.run("env", *variables, "slurm/submit.sh", cwd=self.folder)
         return dict(line.split() for line in printed.splitlines())
 
     def train(self, name: str, *flags: str, options: tuple[str, ...] = ()) -> str:
@@ -57,7 +58,7 @@ class Site:
 
     def log(self, job: str) -> str:
         """All that a job, or its array tasks, wrote."""
-        return "\n".join(file.read_text() for file in sorted(self.folder.glob(f"photoz-*-{job}*.log")))
+        return "\n".join(file.read_text() for file in sorted(self.folder.glob(f"logs/photoz-*-{job}*.log")))
 
     def ended(self, job: str) -> str:
         """Wait for a job; a failure shows its log."""
@@ -85,7 +86,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         keys = folder / "credentials"
         keys.write_text(f"[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n")
         keys.chmod(0o600)
-        shutil.copytree(ROOT / "slurm", folder / "slurm")
+        for name in ("slurm", "logs"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.log"))
         settings = {
             "PHOTOZ_STORE": STORE,
             "PHOTOZ_CACHE": folder / "cache",
@@ -95,6 +97,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "SITE_VENV": sys.prefix,
             "SITE_NODES": 2,
             "SITE_GPUS": 2,
+            "SITE_CORES_PER_GPU": 4,
+            "SITE_MEMORY_PER_GPU": 8,
+            "PHOTOZ_DEVICE": "cpu",  # the GPUs are stand-ins
             "GLOO_SOCKET_IFNAME": "eth0",
             "PYTHONPATH": ROOT,
             "CATALOG_FLAGS": f"({' '.join(SKY)})",
@@ -186,7 +191,7 @@ def test_no_key_is_to_be_seen_in_slurm_or_in_a_log(
         shown = site.cluster.run("scontrol", "show", "job", "--details", job)
         kept = [file for file in site.cluster.folder.rglob("*") if file.is_file()]
         assert any(file.name == "environment" for file in kept)
-        texts = [file.read_bytes() for file in (*kept, *site.folder.glob("*.log"))]
+        texts = [file.read_bytes() for file in (*kept, *site.folder.glob("logs/*.log"))]
     finally:
         site.cluster.run("scancel", job)
     assert SECRET_KEY not in shown
@@ -311,9 +316,75 @@ def test_a_host_cut_off_in_training_is_left_behind_and_the_job_starts_again(
 
 
 def test_ranks_that_srun_starts_by_itself_learn_the_same(site: Site, store: Store, unbroken: str) -> None:
-    lines = ("#!/bin/bash", "#SBATCH --output=photoz-plain-%j.log", "source slurm/job.sh")
+    lines = ("#!/bin/bash", "#SBATCH --output=logs/photoz-plain-%j.log", "source slurm/job.sh")
     train = 'run_job photoz-job train --shards shards/mgs --name plain "${TRAIN_FLAGS[@]}"'
     (site.folder / "plain.sh").write_text("\n".join([*lines, train, ""]))
     ranks = ("--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=2")
     site.ended(site.cluster.run("sbatch", "--parsable", *ranks, "plain.sh", cwd=site.folder).strip())
     assert load(store, Ref("model", "plain")).payload_sha256 == unbroken
+
+
+@pytest.fixture(scope="module")
+def shipped(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Another folder on the same cluster, with slurm/ as it comes and a virtual environment where it expects one."""
+    folder = tmp_path_factory.mktemp("shipped")
+    for name in ("slurm", "logs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.log"))
+    (folder / ".venv").symlink_to(sys.prefix)
+    return Site(site.cluster, folder)
+
+
+def test_as_it_comes_the_demo_runs_and_finds_what_the_documented_commands_made_on_a_login_node(shipped: Site) -> None:
+    section = (ROOT / "docs/running/slurm.md").read_text().split("## Compute nodes without internet", 1)[1]
+    commands = section.split("```", 2)[1].removeprefix("sh\n")
+    assert commands.count("photoz-job") == 2 and "slurm/submit.sh" in commands
+    commands = commands.replace("sdss-dr17", "embedded").replace("20000", "240")
+    small = {"PHOTOZ_EPOCHS": "2", "PHOTOZ_BATCH_SIZE": "32", "SITE_GPUS": "0", "SITE_SHARD_TASKS": "2"}
+    done = subprocess.run(
+        ["bash", "-euc", commands], cwd=shipped.folder, env=shipped.cluster.environment() | small,
+        check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    jobs = dict(line.split() for line in done.stdout.splitlines() if not line.startswith("{"))
+    logs = {name: shipped.ended(job) for name, job in jobs.items()}
+    assert '"status": "exists"' in logs["catalog"]
+    assert logs["shard"].count('"status": "exists"') == 2
+    store = open_store(str(shipped.folder / "photoz-store"))
+    made = {kind: load(store, Ref(kind, "mgs")) for kind in KINDS}
+    assert made["model"].settings["epochs"] == 2
+    assert {path.suffix for path in (shipped.folder / "logs").glob("*-*")} == {".log"}
+    assert not list(shipped.folder.glob("*.log"))
+
+    # One script by itself; the host's GPU is a stand-in, which no torch can use.
+    job = shipped.submit("train")
+    assert shipped.cluster.finished(job) == "FAILED"
+    failed = shipped.cluster.job(job)
+    assert (failed["ExitCode"], failed["Restarts"]) == (f"{ExitCode.BAD_INPUT}:0", "0")
+    log = shipped.log(job)
+    assert log.count("photoz-job: error: --device cuda") == 1
+
+
+def test_slurm_understands_the_options_that_submit_makes_of_settings(shipped: Site) -> None:
+    given = {"SITE_GPUS": "h100:3", "SITE_NODES": "2", "SITE_CORES_PER_GPU": "2", "SITE_INFER_TASKS": "5"}
+    held = {"SITE_SBATCH": "--hold --time=00:30:00", "SITE_GPU_SBATCH": "--nice=7"}
+    jobs = shipped.submit_chain(**given, **held)
+    try:
+        seen = {name: shipped.cluster.job(job) for name, job in jobs.items()}
+    finally:
+        shipped.cluster.run("scancel", *jobs.values())
+    assert {job["TimeLimit"] for job in seen.values()} == {"00:30:00"}
+    assert (seen["train"]["TresPerNode"], seen["train"]["CPUs/Task"]) == ("gres:gpu:h100:3", "6")
+    assert (seen["train"]["NumNodes"], seen["train"]["MinMemoryNode"]) == ("2-2", "96G")
+    assert (seen["infer"]["TresPerNode"], seen["infer"]["ArrayTaskId"]) == ("gres:gpu:h100:1", "0-4")
+    assert [name for name, job in seen.items() if job["Nice"] == "7"] == ["train", "infer"]
+
+
+def test_what_slurm_refuses_is_named_and_leaves_nothing_submitted(shipped: Site) -> None:
+    done = subprocess.run(
+        ["slurm/submit.sh"], cwd=shipped.folder, env=shipped.cluster.environment() | {"SITE_GPUS": "h100:9"},
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "slurm/submit.sh: Slurm refused train, so nothing is submitted" in done.stderr
+    assert "--gpus-per-node=h100:9" in done.stderr
+    ids = [line.split()[1] for line in done.stdout.splitlines()]
+    assert [shipped.cluster.finished(job) for job in ids] == ["CANCELLED", "CANCELLED"]

@@ -16,6 +16,7 @@ from photoz.errors import BadInput, TryAgain
 from photoz.ordered import in_order
 from photoz.patience import retry_after_s
 from photoz.survey.picture import NoCutout, check_jpeg
+from photoz.survey.reach import unreachable, why_unreachable
 
 PATH = "/dr17/SkyServerWS/ImgCutout/getjpeg"
 AHEAD = 256  # cutouts in memory at most; enough that one slow galaxy does not stall the others
@@ -56,7 +57,8 @@ class CutoutService:
 def fetch_cutouts(service: CutoutService, positions_deg: Iterable[tuple[float, float]]) -> Iterator[bytes | NoCutout]:
     """Yield, in order, the JPEG at each (ra, dec), or why there is none for good.
 
-    Raises TryAgain when transient failures outlast `patience_s`, BadInput when the service refuses altogether.
+    Raises TryAgain when transient failures outlast `patience_s`, BadInput when the service refuses altogether or there
+    is no way to it from here.
     """
     client, losses = _Client(service), _Losses(service.base_url)
     for reply in in_order(client.fetch, positions_deg, service.connections, AHEAD, cancel=client.stopped.set):
@@ -89,11 +91,14 @@ class _Losses:
 
 
 class _Transient(Exception):
-    """A try that failed in a way that may pass. `reason` is a word such as http_503; `wait_s` what the server asks."""
+    """A try that failed in a way that may pass. `reason` is a word such as http_503; `wait_s` what the server asks.
 
-    def __init__(self, reason: str, detail: str, wait_s: float = 0.0) -> None:
+    `unreachable` says why there was no connection, where that won't change.
+    """
+
+    def __init__(self, reason: str, detail: str, wait_s: float = 0.0, unreachable: str | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail, self.wait_s = reason, detail, wait_s
+        self.reason, self.detail, self.wait_s, self.unreachable = reason, detail, wait_s, unreachable
 
 
 @dataclass
@@ -124,6 +129,7 @@ class _Client:
     def __init__(self, service: CutoutService) -> None:
         self.service = service
         self.served = 0
+        self.answered = False  # whether the service has ever said anything
         self.stopped = threading.Event()
         self._pacer = _Pacer(service.requests_per_s)
         self._pool = _connections(service)
@@ -151,10 +157,12 @@ class _Client:
             self._pause(random.uniform(0.5, 1) * min(BACKOFF_MAX_S, BACKOFF_S * 2**tries), failure, deadline)
 
     def _pause(self, seconds: float, failure: _Transient, deadline: float) -> None:
-        """Wait, unless that would go beyond the patience, or all is being given up: TryAgain then."""
+        """Wait, unless that would go beyond the patience, or all is being given up: TryAgain or BadInput then."""
         if seconds <= 0:
             return
         if time.monotonic() + seconds > deadline:
+            if failure.unreachable and not self.answered:
+                raise unreachable(self.service.base_url, failure.unreachable, self.service.patience_s)
             asked = f", and asks to wait {failure.wait_s:.0f} s" if failure.wait_s else ""
             raise TryAgain(
                 f"{self.service.base_url}: {failure}{asked}; retried for at most {self.service.patience_s:g} s; "
@@ -173,11 +181,12 @@ class _Client:
                 preload_content=False,
                 decode_content=False,
             )
+            self.answered = True
             data = _read(reply)
         except http.SSLError as error:
             raise BadInput(f"{self.service.base_url}: {_one_line(error)}; check its certificate") from None
         except TRANSIENT_ERRORS as error:
-            raise _Transient(type(error).__name__, _one_line(error)) from None
+            raise _Transient(type(error).__name__, _one_line(error), unreachable=why_unreachable(error)) from None
         self._check_status(reply, data)
         try:
             check_jpeg(data, self.service.size_px)

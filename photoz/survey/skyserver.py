@@ -14,6 +14,7 @@ from photoz.errors import BadInput, PhotozError, TryAgain
 from photoz.ordered import in_order
 from photoz.patience import Patience, retry_after_s
 from photoz.survey import Survey
+from photoz.survey.reach import unreachable, why_unreachable
 from photoz.survey.sql_reply import RefusedQuery, SlowQuery, TransientReply, parse_reply, refuse_error
 
 log = logging.getLogger("photoz.catalog")
@@ -38,11 +39,14 @@ _astroquery = threading.Lock()
 
 
 class _Busy(Exception):
-    """A reply worth asking for again, after `retry_after_s` if the server named a time."""
+    """A reply worth asking for again, after `retry_after_s` if the server named a time.
 
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+    `unreachable` says why there was no connection, where that won't change.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float | None = None, unreachable: str | None = None) -> None:
         super().__init__(reason)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.unreachable = retry_after_s, unreachable
 
 
 class SkyServer:
@@ -69,7 +73,8 @@ class SkyServer:
     def rows(self, sql: str, schema: pa.Schema, expected: int) -> pa.Table:
         """The rows of a query that COUNT(*) says has `expected` of them.
 
-        Raises TryAgain if no whole reply comes within the budget, PhotozError if the server refuses the query.
+        Raises TryAgain if no whole reply comes within the budget, BadInput if there is no way to the server from here,
+        PhotozError if it refuses the query.
         """
 
         def whole(table: pa.Table) -> None:
@@ -93,6 +98,8 @@ class SkyServer:
                 pause_s = patience.pause_s(attempt, error.retry_after_s if isinstance(error, _Busy) else None)
                 budget_s = patience.budget_s if self._answered else min(patience.budget_s, patience.first_contact_s)
                 if patience.now() + pause_s - started > budget_s:
+                    if isinstance(error, _Busy) and error.unreachable and not self._answered:
+                        raise unreachable(self.survey.base_url, error.unreachable, patience.now() - started) from None
                     raise TryAgain(
                         f"{self.survey.base_url}: {error}; asked {attempt} times in {patience.now() - started:.0f} s: "
                         "check the network, or run the same command again later; finished pages are kept"
@@ -123,7 +130,7 @@ class SkyServer:
                     cache=False,
                 )
         except TRANSIENT_ERRORS as error:
-            raise _Busy(f"no whole reply ({_cause(error)})") from None
+            raise _Busy(f"no whole reply ({_cause(error)})", unreachable=why_unreachable(error)) from None
         except requests.exceptions.RequestException as error:
             raise BadInput(f"--survey-url {self.survey.base_url}: can't be asked: {error}") from None
         self._answered = True
