@@ -145,7 +145,8 @@ class Cluster:
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                command, there = (folder / "cmdline").read_text().split("\0"), (folder / "ns/net").readlink()
+                command = (folder / "cmdline").read_text(errors="replace").split("\0")
+                there = (folder / "ns/net").readlink()
             except OSError:
                 continue  # it has ended meanwhile
             if there == namespace and word in command:

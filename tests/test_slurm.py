@@ -380,11 +380,11 @@ def test_slurm_understands_the_options_that_submit_makes_of_settings(shipped: Si
 
 def test_what_slurm_refuses_is_named_and_leaves_nothing_submitted(shipped: Site) -> None:
     done = subprocess.run(
-        ["slurm/submit.sh"], cwd=shipped.folder, env=shipped.cluster.environment() | {"SITE_GPUS": "h100:9"},
+        ["slurm/submit.sh"], cwd=shipped.folder, env=shipped.cluster.environment() | {"SITE_GPU_PARTITION": "none"},
         check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode != 0
     assert "slurm/submit.sh: Slurm refused train, so nothing is submitted" in done.stderr
-    assert "--gpus-per-node=h100:9" in done.stderr
+    assert "--partition=none" in done.stderr
     ids = [line.split()[1] for line in done.stdout.splitlines()]
     assert [shipped.cluster.finished(job) for job in ids] == ["CANCELLED", "CANCELLED"]
