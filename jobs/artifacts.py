@@ -11,7 +11,8 @@ from rich.table import Table
 
 from jobs import logs
 from jobs.options import JobOptions, flag
-from photoz.artifacts import KINDS, Artifact, Ref, load, open_store, parse_duration, upkeep
+from photoz.artifacts import KINDS, Artifact, Ref, Store, load, open_store, parse_duration, upkeep
+from photoz.artifacts.artifact import check_there
 from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.errors import BadFormat, BadInput
 from photoz.redaction import shown
@@ -39,7 +40,8 @@ def list_artifacts(
     logs.set_up("text")
     if kind is not None and kind not in KINDS:
         raise BadInput(f"--kind {kind!r}: expected one of {', '.join(KINDS)}")
-    rows = upkeep.listing(open_store(store), kind)
+    opened = _existing(store)
+    rows = upkeep.listing(opened, kind)
     if as_json:
         _print_json(rows)
         return
@@ -47,7 +49,8 @@ def list_artifacts(
     for row in rows:
         created = row["created_at"][:19].replace("T", " ")
         table.add_row(row["artifact"], created, str(row["files"]), _size(row["bytes"]), row["payload_sha256"][:12])
-    _print_table(table, f"no artifacts in {open_store(store).url}" if not rows else None)
+    what = f"{kind} artifacts" if kind else "artifacts"
+    _print_table(table, f"no {what} in {opened.url}" if not rows else None)
 
 
 @app.command("show", epilog="Example: photoz-job artifacts show model/mgs@v2 --json | jq .summary")
@@ -102,7 +105,7 @@ def export(
     if as_json:
         _print_json({"artifact": str(artifact.ref), "files": [str(path) for path in written]})
     else:
-        print(f"{artifact.ref}: {len(written)} files in {folder}")
+        print(shown(f"{artifact.ref}: {len(written)} files in {folder}"))
 
 
 @app.command("diff", epilog="Example: photoz-job artifacts diff model/mgs@v1 model/mgs@v2")
@@ -160,7 +163,7 @@ def collect_garbage(
 ) -> None:
     """Show, and with --yes delete, what jobs that died or finished have left and nothing needs."""
     logs.set_up("text")
-    opened, age_s = open_store(store), parse_duration(older_than)
+    opened, age_s = _existing(store), parse_duration(older_than)
     found = garbage(opened, age_s)
     if yes:
         found = delete_garbage(opened, found, age_s)
@@ -176,6 +179,13 @@ def collect_garbage(
     if found:
         done = "deleted" if yes else "would be deleted; add --yes to delete them"
         print(f"{len(found)} objects, {_size(total)}: {done}")
+
+
+def _existing(url: str) -> Store:
+    """The store; MissingArtifact where it is a folder that does not exist."""
+    store = open_store(url)
+    check_there(store)
+    return store
 
 
 def _load(ref: str, store: str) -> Artifact:
@@ -201,11 +211,11 @@ def _table(*headings: str) -> Table:
 def _print_table(table: Table, instead: str | None = None) -> None:
     # A pipe has no width: give it enough that few lines are folded.
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(instead or table, highlight=False, markup=False)
+    console.print(shown(instead) if instead else table, highlight=False, markup=False)
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(json.dumps(value, indent=1))
 
 
 def _size(count: float) -> str:
