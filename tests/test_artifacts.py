@@ -4,6 +4,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,7 +97,7 @@ def test_writers_at_once_share_no_number_and_leave_no_gap(store: Store) -> None:
 
 def test_a_missing_artifact_is_named_with_what_there_is(store: Store) -> None:
     write(store, "here")
-    with pytest.raises(MissingArtifact, match=r"shards/gone: not in store .*\(there are shards/here\)"):
+    with pytest.raises(MissingArtifact, match=r"shards/gone: not in store .*\(there is shards/here\)"):
         one(store, "shards/gone")
     with pytest.raises(MissingArtifact, match="shards/here@v7"):
         one(store, "shards/here@v7")
@@ -172,9 +176,53 @@ def test_export_copies_checked_files_into_an_empty_folder(store: Store, tmp_path
     artifact = one(store, "shards/x")
     upkeep.export(artifact, tmp_path / "out")
     assert (tmp_path / "out" / "merged.bin").read_bytes() == artifact.read("merged.bin")
-    assert Manifest.decode((tmp_path / "out" / "manifest.json").read_bytes(), "copy") == artifact.manifest
+    assert Manifest.decode((tmp_path / "out" / "_manifest.json").read_bytes(), "copy") == artifact.manifest
     with pytest.raises(BadInput, match="empty or absent"):
         upkeep.export(artifact, tmp_path / "out")
+
+
+def publish_tables(store: Store, kind: str, names: list[str]) -> Artifact:
+    with Draft.begin(Destination(store, "virgo"), kind=kind, recipe=1, settings={}) as draft:
+        for number, name in enumerate(names):
+            table, sink = pa.table({"object_id": [f"a/{number}"], "z_phot": [0.1 * number]}), pa.BufferOutputStream()
+            pq.write_table(table.replace_schema_metadata({"number": str(number)}), sink)
+            draft.put(name, sink.getvalue().to_pybytes(), rows=1)
+        draft.commit({})
+    return one(store, f"{kind}/virgo")
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("predictions", ["test-000000.parquet", "test-000001.parquet"]), ("catalog", ["catalog.parquet"])],
+)
+def test_an_exported_folder_of_tables_is_opened_by_pandas_and_arrow(
+    kind: str, names: list[str], file_store: Store, tmp_path: Path
+) -> None:
+    written = upkeep.export(publish_tables(file_store, kind, names), tmp_path / "out")
+    assert [path.name for path in written] == [*names, "_manifest.json"]
+    redshifts = pd.read_parquet(tmp_path / "out")
+    assert redshifts["object_id"].tolist() == [f"a/{number}" for number in range(len(names))]
+    assert pads.dataset(tmp_path / "out").count_rows() == len(names)
+
+
+def test_an_exported_card_names_its_version_and_all_else_is_as_in_the_store(file_store: Store, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        with Draft.begin(Destination(file_store, "x"), kind="model", recipe=1, settings={"seed": seed}) as draft:
+            draft.put("card.md", b"# The network\n")
+            draft.put("model.json", b"{}")
+            draft.commit({})
+    upkeep.export(one(file_store, "model/x"), tmp_path / "out")
+    assert (tmp_path / "out" / "card.md").read_text() == "*This is model/x@v2.*\n\n# The network\n"
+    assert (tmp_path / "out" / "model.json").read_bytes() == b"{}"
+    assert one(file_store, "model/x").read("card.md") == b"# The network\n"
+
+
+def test_a_folder_that_can_not_be_exported_to_is_said(file_store: Store, tmp_path: Path) -> None:
+    write(file_store)
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300), Path("/proc/x")):
+        with pytest.raises(BadInput, match=r"expected an empty or absent folder|name a folder that can be written"):
+            upkeep.export(one(file_store, "shards/x"), place)
 
 
 def test_diff_names_what_differs(store: Store) -> None:

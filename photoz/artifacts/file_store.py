@@ -17,7 +17,7 @@ from photoz.errors import BadInput, TryAgain
 TEMPORARY = ".tmp-"
 _CHUNK = 2**20
 _TRIES = 1000  # a link that leads nowhere is met again each time
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -125,7 +125,7 @@ class FileStore:
 
     def _raise(self, error: OSError, key: str) -> NoReturn:
         where = f"store {self.url}: {key}: {error.strerror}"
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise TryAgain(f"{where}; free some space (`photoz-job artifacts gc`) and run the same command") from None
         if error.errno in _REFUSED:
             raise BadInput(f"{where}; give access to it, or name another folder with --store") from None

@@ -9,6 +9,8 @@ from photoz.errors import BadInput
 KINDS = ("catalog", "shards", "model", "predictions", "report")
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
 MANIFEST = "manifest.json"
+EXPORTED_MANIFEST = "_manifest.json"  # beside the files: readers of Parquet folders pass over what begins with _ or .
+CARD = "card.md"  # of a model, for people
 PINNED_REF_PATTERN = rf"(?:{'|'.join(KINDS)})/{NAME_PATTERN}@v[1-9][0-9]{{0,8}}"
 FINGERPRINT_PATTERN = r"[0-9a-f]{16}"
 
