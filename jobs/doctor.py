@@ -129,14 +129,14 @@ def _survey(name: str) -> Finding:
 def _gpu() -> Iterator[Finding]:
     import torch
 
-    if not torch.cuda.is_available():
-        built = f"torch {torch.__version__} " + ("has CUDA" if torch.version.cuda else "is a CPU build")
-        yield Finding(
-            "GPU", "note", f"none; {built}", "jobs run on the CPU; for a GPU install its driver and CUDA torch"
-        )
+    from photoz.model.devices import describe_device, why_no_cuda
+
+    why = why_no_cuda()
+    if why:
+        yield Finding("GPU", "note", f"none to compute on; {why}", "until then jobs run on the CPU")
     else:
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        yield Finding("GPU", "ok", ", ".join(names))
+        devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        yield Finding("GPU", "ok", "; ".join(describe_device(device, 1) for device in devices))
         nccl: Callable[[], bool] = torch.distributed.is_nccl_available
         yield Finding(
             "NCCL", "ok" if nccl() else "note", "available" if nccl() else "missing", "" if nccl() else "one GPU only"

@@ -175,6 +175,11 @@ def cache_size() -> int | None:
     return int(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " "))
 
 
+def visible_gpus() -> str | None:
+    """What CUDA_VISIBLE_DEVICES allows, as it stands; None if it is not set."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def usable_cores() -> int:
     """CPU cores that this process may use: affinity, further limited by a container's CPU quota."""
     cores = len(os.sched_getaffinity(0))

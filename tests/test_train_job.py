@@ -1,4 +1,6 @@
 import json
+import platform
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import safetensors.numpy
+import torch
 
 from photoz.artifacts import Artifact, Destination
 from photoz.errors import BadInput
@@ -54,6 +57,18 @@ def test_the_card_names_the_shards_the_counts_and_the_limits(model: Artifact, sh
     card = model.read("card.md").decode()
     for words in (shards.payload_sha256[:16], "120 galaxies to train on", "## Limits", "photoz-job infer", "sigma_mad"):
         assert words in card
+
+
+def test_card_and_summary_name_the_device_and_the_model_s_digest_does_not_depend_on_it(model: Artifact) -> None:
+    device = f"CPU {cpu_model()}, 1 thread, torch {torch.__version__}"
+    assert f"\nDevice: {device}.\n" in model.read("card.md").decode()
+    assert model.summary["computed_on"] == device
+    assert model.entry("card.md").volatile
+
+
+def cpu_model() -> str:
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return found[1] if found else platform.machine()
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(shards: Artifact, model: Artifact) -> None:

@@ -21,7 +21,7 @@ from photoz.data.layout import ALL, reddening_of
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
 from photoz.infer.settings import InferSettings
-from photoz.model.devices import choose_device, keep_freed_memory
+from photoz.model.devices import choose_device, describe_device, keep_freed_memory
 from photoz.model.network import Observed
 from photoz.model.orientation import orientations_of
 from photoz.model.redshift_model import RedshiftModel, ask
@@ -41,6 +41,7 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
     split = settings.split or ("test" if "test" in source.splits else ALL)
     pieces = source.shard_names(split)
     device = choose_device(settings.device)
+    log.info("computing on %s", describe_device(device, runtime.usable_cores()))
     trained = load_model(model, torch.device("cpu"))
     _check_images(trained, source, model)
     decides = {"split": split, "device": device.type} | ({"tta": True} if settings.tta else {})

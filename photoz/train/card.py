@@ -1,4 +1,4 @@
-"""card.md: what a person should know before using a model. The same model gives the same text."""
+"""card.md: what a person should know before using a model, and on which device it was trained."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,6 +47,8 @@ Survey: {shards.summary.get("survey", "unknown")}. Images: {_images(shards)}.
 {recipe.epochs} epochs in batches of {recipe.batch_size}; {optimizer}, rate {recipe.learning_rate:g}, weight decay
 {recipe.weight_decay:g}; {augmentation}; seed {facts["seed"]}; {facts["world"]} process(es) on {facts["device"]}. Kept:
 epoch {facts["best_epoch"]}, the one with the least {criterion} on the validation split.
+
+Device: {facts["computed_on"]}.
 
 ## Validation split
 

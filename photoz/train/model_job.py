@@ -16,7 +16,7 @@ from photoz.artifacts import Artifact, Destination, Draft, Outcome, parse_durati
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import fits_on
 from photoz.model.bins import RedshiftBins
-from photoz.model.devices import choose_device, keep_freed_memory
+from photoz.model.devices import choose_device, describe_device, keep_freed_memory
 from photoz.model.names import Recipe
 from photoz.model.redshift_model import RedshiftModel
 from photoz.model.registry import ImageShape, build_network, design
@@ -37,7 +37,7 @@ from photoz.train.validation import Validation
 
 log = logging.getLogger("photoz.train")
 
-RECIPE = 8  # raise it when the same settings come to give other bytes
+RECIPE = 9  # raise it when the same settings come to give other bytes
 _PIECE = "model"
 _PREPARE_IMAGES = 2048
 
@@ -54,6 +54,7 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
     recipe = settings.recipe(source.count("train"))
     with ranks_on_this_machine(shards, settings, dest) as world:
         device = choose_device(settings.device, world.local_rank)
+        log.info("computing on %s", describe_device(device, _threads(world)))
         decides = _what_decides(settings, recipe, world, device)
         with Draft.begin(dest, kind="model", recipe=RECIPE, settings=decides, inputs=[shards]) as draft:
             if draft.published:
@@ -72,6 +73,10 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
             if not draft.finish_slice():
                 return draft.partial()
             return draft.commit(draft.receipts()[0].facts)
+
+
+def _threads(world: runtime.World) -> int:
+    return max(1, runtime.usable_cores() // world.local_size)
 
 
 def _what_decides(
@@ -116,7 +121,7 @@ def _rules(settings: TrainSettings, report: Report) -> Rules:
 
 def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     source, settings, world, device = task.source, task.settings, task.world, task.device
-    torch.set_num_threads(max(1, runtime.usable_cores() // world.local_size))
+    torch.set_num_threads(_threads(world))
     if device.type == "cpu":
         keep_freed_memory()
     resident = fits_on(device, (source.count("train") + source.count("val")) * source.image.image_bytes)
@@ -160,12 +165,12 @@ def _publish(
         "world": problem.world.size,
         "device": problem.device.type,
         "shuffled_labels": settings.shuffle_labels,
+        "computed_on": describe_device(problem.device, _threads(problem.world)),
     }
-    files = model_files(model) | {
-        "card.md": write_card(model, shards, counts, val, facts).encode(),
-        "history.parquet": _parquet(at.history),
-    }
+    files = model_files(model) | {"history.parquet": _parquet(at.history)}
     entries = [draft.put(name, data) for name, data in files.items()]
+    # Volatile: the card names the machine's device and driver, which are no part of what makes the model.
+    entries.append(draft.put("card.md", write_card(model, shards, counts, val, facts).encode(), volatile=True))
     entries.append(draft.put("timings.parquet", _parquet(at.timings), rows=len(at.timings), volatile=True))
     metrics = {name: value for name, value in val.columns().items() if name != "val_loss"}
     about = {"model": model.name, "image": str(model.image), "galaxies": counts, "redshift_bins": model.bins.to_json()}
