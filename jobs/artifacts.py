@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console, RenderableType
@@ -36,7 +36,10 @@ def list_artifacts(
     store: StoreFlag = DEFAULT_STORE,
     as_json: JsonFlag = False,
 ) -> None:
-    """List every published version with its size and digest."""
+    """List every published version: galaxies, network or images (channels x height x width), sigma_mad, size, digest.
+
+    sigma_mad is a model's on its validation split, a report's on the split that it scores.
+    """
     logs.set_up("text")
     if kind is not None and kind not in KINDS:
         raise BadInput(f"--kind {kind!r}: expected one of {', '.join(KINDS)}")
@@ -45,10 +48,21 @@ def list_artifacts(
     if as_json:
         _print_json(rows)
         return
-    table = _table("artifact", "created (UTC)", "files", "size", "payload sha256")
+    table = _table(
+        "artifact", "galaxies", "network or images", "sigma_mad", "created (UTC)", "files", "size", "payload"
+    )
     for row in rows:
-        created = row["created_at"][:19].replace("T", " ")
-        table.add_row(row["artifact"], created, str(row["files"]), _size(row["bytes"]), row["payload_sha256"][:12])
+        sigma_mad = "" if row["sigma_mad"] is None else f"{row['sigma_mad']:.4f} {row['sigma_mad_of'] or ''}".strip()
+        table.add_row(
+            row["artifact"],
+            "" if row["galaxies"] is None else f"{row['galaxies']:,}",
+            row["network"] or row["images"] or "",
+            sigma_mad,
+            row["created_at"][:16].replace("T", " "),
+            str(row["files"]),
+            _size(row["bytes"]),
+            row["payload_sha256"][:12],
+        )
     what = f"{kind} artifacts" if kind else "artifacts"
     _print_table(table, f"no {what} in {opened.url}" if not rows else None)
 
@@ -202,9 +216,8 @@ class _SafeTable(Table):
 def _table(*headings: str) -> Table:
     table = _SafeTable(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
-        table.add_column(
-            heading, overflow="fold", no_wrap=number == 0, justify="right" if heading == "size" else "left"
-        )
+        justify: Literal["left", "right"] = "right" if heading in ("galaxies", "size") else "left"
+        table.add_column(heading, overflow="fold", no_wrap=number == 0, justify=justify)
     return table
 
 

@@ -234,6 +234,58 @@ def test_diff_names_what_differs(store: Store) -> None:
     assert upkeep.differences(one(store, "shards/x@v1"), one(store, "shards/x@v1")) == []
 
 
+def said_at_commit(caplog: pytest.LogCaptureFixture, ref: str) -> list[str]:
+    return [line.removeprefix(f"{ref}: ") for line in caplog.messages if line.startswith(f"{ref}: ")]
+
+
+def test_a_new_version_says_how_its_settings_and_inputs_differ_from_the_one_before(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="photoz.artifacts")
+    for seed in (1, 2):
+        write(file_store, settings={"seed": seed}, salt=bytes([seed]))
+    first, second = one(file_store, "shards/x@v1"), one(file_store, "shards/x@v2")
+    assert said_at_commit(caplog, "shards/x@v1") == []
+    assert said_at_commit(caplog, "shards/x@v2") == ["unlike v1: seed 1 → 2"]
+    settings: dict[str, object] = {"epochs": 20, "recipe": {"epochs": 20, "head": "binned"}, "seed": 1}
+    write(file_store, "net", kind="model", settings=settings, inputs=(first,))
+    settings |= {"epochs": 5, "recipe": {"epochs": 5, "head": "binned"}, "seed": None, "bins": 90}
+    write(file_store, "net", kind="model", settings=settings, inputs=(second,))
+    assert said_at_commit(caplog, "model/net@v2") == [
+        "unlike v1: bins unset → 90, epochs 20 → 5, seed 1 → null, shards/x@v2 instead of @v1"
+    ]
+    write(file_store, "net", kind="model", settings=settings, inputs=(second,), force=True)
+    assert said_at_commit(caplog, "model/net@v3") == ["settings and inputs are those of v2"]
+    write(file_store, "net", kind="model", settings=settings)
+    assert said_at_commit(caplog, "model/net@v4") == ["unlike v3: no shards instead of shards/x@v2"]
+
+
+def test_what_a_new_version_says_has_no_secrets_and_stays_short(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="photoz.artifacts")
+    for number in (1, 2):
+        secrets = {"api_token": f"hunter{number}", "url": f"https://me:hunter{number}@host/x"}
+        write(file_store, settings=secrets | {"query": str(number) * 300})
+    (said,) = said_at_commit(caplog, "shards/x@v2")
+    assert "hunter" not in said and "api_token *** → ***" in said
+    assert f"query {'1' * 59}… → {'2' * 59}…" in said
+
+
+def test_a_version_before_that_can_not_be_read_or_is_removed_stops_no_commit(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="photoz.artifacts")
+    for seed in (1, 2, 3):
+        write(file_store, settings={"seed": seed})
+    upkeep.remove(one(file_store, "shards/x@v3"))
+    write(file_store, settings={"seed": 4})
+    assert said_at_commit(caplog, "shards/x@v4") == ["unlike v2: seed 2 → 4"]
+    file_store.put(manifest_key(Ref("shards", "x", 4)), b"{}")
+    assert write(file_store, settings={"seed": 5}).artifact == "shards/x@v5"
+    assert said_at_commit(caplog, "shards/x@v5") == []
+
+
 def test_state_is_kept_between_attempts(store: Store) -> None:
     dest = Destination(store, "x")
     with Draft.begin(dest, kind="model", recipe=1, settings={}) as draft:

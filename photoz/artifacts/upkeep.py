@@ -11,7 +11,7 @@ from photoz.artifacts.artifact import Artifact, check, load, refs
 from photoz.artifacts.claims import DEAD_AFTER_S, clear
 from photoz.artifacts.file_store import DISK_FULL
 from photoz.artifacts.garbage import published_files
-from photoz.artifacts.manifest import canonical_json
+from photoz.artifacts.manifest import Manifest, canonical_json
 from photoz.artifacts.refs import CARD, EXPORTED_MANIFEST, Ref, data_prefix, manifest_key, removed_key
 from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError, TryAgain
@@ -147,15 +147,51 @@ def remove(artifact: Artifact, force: bool = False) -> int | None:
 
 
 def listing(store: Store, kind: str | None = None) -> list[dict[str, Any]]:
-    """One row a published version: ref, creation time, files, bytes, payload digest, producer's version."""
+    """One row a published version: ref, what is in it (see `headline`), creation time, files, bytes and digests."""
     return [
         {
             "artifact": str(artifact.ref),
+            **headline(artifact.manifest),
             "created_at": artifact.manifest.created_at,
             "files": len(artifact.entries),
             "bytes": sum(entry.bytes for entry in artifact.entries),
             "payload_sha256": artifact.payload_sha256,
+            "fingerprint": artifact.manifest.fingerprint,
             "photoz": artifact.manifest.producer.package_version,
         }
         for artifact in _readable(store, kind)
     ]
+
+
+def headline(manifest: Manifest) -> dict[str, str | int | float | None]:
+    """Galaxies, network, images and sigma_mad (and the split that it is of); None where the summary has no such thing.
+
+    A model's galaxies are those trained on, shards' those with an image, a report's those scored.
+    """
+    summary = manifest.summary
+
+    def found(*path: str) -> Any:
+        value: Any = summary
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    count = {
+        "catalog": found("rows"),
+        "shards": found("samples"),
+        "model": found("galaxies", "train"),
+        "predictions": found("galaxies"),
+        "report": found("scored"),
+    }[manifest.kind]
+    network = found("model")
+    sides = [found("image", side) for side in ("channels", "height", "width")]
+    sigma_mad = found("validation", "val_sigma_mad") if manifest.kind == "model" else found("sigma_mad")
+    split = "val" if manifest.kind == "model" else found("split")
+    known = isinstance(sigma_mad, int | float)
+    return {
+        "galaxies": count if isinstance(count, int) else None,
+        "network": network if isinstance(network, str) else None,
+        "images": " x ".join(map(str, sides)) if all(isinstance(side, int) for side in sides) else None,
+        "sigma_mad": sigma_mad if known else None,
+        "sigma_mad_of": split if known and isinstance(split, str) else None,
+    }
