@@ -112,7 +112,10 @@ def export(
     store: StoreFlag = DEFAULT_STORE,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy an artifact's files into a folder, checked."""
+    """Copy an artifact's files into a folder, checked, and its manifest as _manifest.json.
+
+    pd.read_parquet opens a folder of predictions, or of a catalogue.
+    """
     logs.set_up("text")
     artifact = _load(ref, store)
     written = upkeep.export(artifact, folder)

@@ -249,34 +249,46 @@ def test_a_ref_of_another_kind_is_never_turned_into_one_of_the_kind_asked_for() 
 # Names that are no text
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("locale", [{"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
-def test_names_outside_the_locale_work_or_are_one_line(locale: dict[str, str], tmp_path: Path) -> None:
-    here = os.fsencode(tmp_path)
-    store, out, strange = here + b"/caf\xe9", here + b"/\xe9xport", here + b"/n\xf6ne"
-    publish(open_store(os.fsdecode(store)), "x")
-    (tmp_path / os.fsdecode(b"t\xe4ble.csv")).write_text("object_id,ra,dec,z_spec\na,1,2,0.1\n")
-    jobs = [
-        ([b"artifacts", b"ls", b"--store", store], 0),
-        ([b"artifacts", b"export", b"catalog/x", out, b"--store", store], 0),
-        ([b"artifacts", b"export", b"catalog/x", out + b"2", b"--json", b"--store", store], 0),
-        ([b"artifacts", b"export", b"catalog/x", out, b"--json", b"--store", store], 2),
-        ([b"artifacts", b"ls", b"--store", strange], 3),
-        ([b"train", b"--name", b"\xe9", b"--store", store], 2),
-        ([b"catalog", b"--survey", b"table", b"--table", strange, b"--store", store], 2),
-        ([b"catalog", b"--survey", b"table", b"--table", here + b"/t\xe4ble.csv", b"--store", store], 0),
+def test_names_that_are_no_text_work_or_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = f"{tmp_path}/"
+    store, out, strange = (here + os.fsdecode(name) for name in (b"caf\xe9", b"\xe9xport", b"n\xf6ne"))
+    table = Path(here + os.fsdecode(b"t\xe4ble.csv"))
+    table.write_text("object_id,ra,dec,z_spec\na,1,2,0.1\n")
+    publish(open_store(store), "x")
+    commands = [
+        (["artifacts", "ls", "--store", store], 0),
+        (["artifacts", "export", "catalog/x", out, "--store", store], 0),
+        (["artifacts", "export", "catalog/x", out + "2", "--json", "--store", store], 0),
+        (["artifacts", "export", "catalog/x", out, "--json", "--store", store], 2),
+        (["artifacts", "ls", "--store", strange], 3),
+        (["train", "--name", "\udce9", "--store", store], 2),
+        (["catalog", "--survey", "table", "--table", strange, "--store", store], 2),
+        (["catalog", "--survey", "table", "--table", str(table), "--store", store], 0),
     ]
-    environment = {name: value for name, value in os.environ.items() if name not in ("LANG", "PYTHONIOENCODING")}
-    command = [os.fsencode(sys.executable), b"-m", b"jobs"]
-    for arguments, code in jobs:
-        done = subprocess.run(
-            [*command, *arguments], capture_output=True, timeout=200, check=False, env=environment | locale
-        )
-        assert done.returncode == code, (arguments, done.stderr)
-        assert b"Traceback" not in done.stderr
+    for arguments, code in commands:
+        assert photoz_job(*arguments) == code, arguments
+        said = capsys.readouterr()
         if code:
-            assert done.stderr.strip().splitlines()[-1].startswith(b"photoz-job: error: "), done.stderr
-    assert (Path(os.fsdecode(out)) / "rows.bin").read_bytes() == b"x" * 100
+            assert one_line(said.err).startswith("photoz-job: error: ")
+    assert (Path(out) / "rows.bin").read_bytes() == b"x" * 100
+
+
+ASCII_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.real
+def test_a_terminal_that_can_not_show_a_name_and_a_name_the_locale_can_not_hold_are_no_bug(tmp_path: Path) -> None:
+    store = tmp_path / "Ångström"
+    store.mkdir()
+    (tmp_path / "mine.csv").write_bytes("object_id,ra,dec,z_spec,image\na,10,2,0.1,星系.jpg\n".encode())
+    read = ["catalog", "--survey", "table", "--table", str(tmp_path / "mine.csv"), "--store", str(tmp_path / "store")]
+    for arguments, code in ((["artifacts", "ls", "--store", str(store)], 0), (read, 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs", *arguments],
+            capture_output=True, timeout=200, check=False, env=dict(os.environ) | ASCII_ONLY,
+        )  # fmt: skip
+        assert done.returncode == code and b"Traceback" not in done.stderr, done.stderr
+    assert b"set LC_ALL=C.UTF-8" in done.stderr.splitlines()[-1]
 
 
 def test_a_name_that_is_no_utf_8_in_the_settings_is_refused_by_name(file_store: Store) -> None:
