@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console, RenderableType
@@ -11,7 +11,8 @@ from rich.table import Table
 
 from jobs import logs
 from jobs.options import JobOptions, flag
-from photoz.artifacts import KINDS, Artifact, Ref, load, open_store, parse_duration, upkeep
+from photoz.artifacts import KINDS, Artifact, Ref, Store, load, open_store, parse_duration, upkeep
+from photoz.artifacts.artifact import check_there
 from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.errors import BadFormat, BadInput
 from photoz.redaction import shown
@@ -35,19 +36,35 @@ def list_artifacts(
     store: StoreFlag = DEFAULT_STORE,
     as_json: JsonFlag = False,
 ) -> None:
-    """List every published version with its size and digest."""
+    """List every published version: galaxies, network or images (channels x height x width), sigma_mad, size, digest.
+
+    sigma_mad is a model's on its validation split, a report's on the split that it scores.
+    """
     logs.set_up("text")
     if kind is not None and kind not in KINDS:
         raise BadInput(f"--kind {kind!r}: expected one of {', '.join(KINDS)}")
-    rows = upkeep.listing(open_store(store), kind)
+    opened = _existing(store)
+    rows = upkeep.listing(opened, kind)
     if as_json:
         _print_json(rows)
         return
-    table = _table("artifact", "created (UTC)", "files", "size", "payload sha256")
+    table = _table(
+        "artifact", "galaxies", "network or images", "sigma_mad", "created (UTC)", "files", "size", "payload"
+    )
     for row in rows:
-        created = row["created_at"][:19].replace("T", " ")
-        table.add_row(row["artifact"], created, str(row["files"]), _size(row["bytes"]), row["payload_sha256"][:12])
-    _print_table(table, f"no artifacts in {open_store(store).url}" if not rows else None)
+        sigma_mad = "" if row["sigma_mad"] is None else f"{row['sigma_mad']:.4f} {row['sigma_mad_of'] or ''}".strip()
+        table.add_row(
+            row["artifact"],
+            "" if row["galaxies"] is None else f"{row['galaxies']:,}",
+            row["network"] or row["images"] or "",
+            sigma_mad,
+            row["created_at"][:16].replace("T", " "),
+            str(row["files"]),
+            _size(row["bytes"]),
+            row["payload_sha256"][:12],
+        )
+    what = f"{kind} artifacts" if kind else "artifacts"
+    _print_table(table, f"no {what} in {opened.url}" if not rows else None)
 
 
 @app.command("show", epilog="Example: photoz-job artifacts show model/mgs@v2 --json | jq .summary")
@@ -95,14 +112,17 @@ def export(
     store: StoreFlag = DEFAULT_STORE,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy an artifact's files into a folder, checked."""
+    """Copy an artifact's files into a folder, checked, and its manifest as _manifest.json.
+
+    pd.read_parquet opens a folder of predictions, or of a catalogue.
+    """
     logs.set_up("text")
     artifact = _load(ref, store)
     written = upkeep.export(artifact, folder)
     if as_json:
         _print_json({"artifact": str(artifact.ref), "files": [str(path) for path in written]})
     else:
-        print(f"{artifact.ref}: {len(written)} files in {folder}")
+        print(shown(f"{artifact.ref}: {len(written)} files in {folder}"))
 
 
 @app.command("diff", epilog="Example: photoz-job artifacts diff model/mgs@v1 model/mgs@v2")
@@ -160,7 +180,7 @@ def collect_garbage(
 ) -> None:
     """Show, and with --yes delete, what jobs that died or finished have left and nothing needs."""
     logs.set_up("text")
-    opened, age_s = open_store(store), parse_duration(older_than)
+    opened, age_s = _existing(store), parse_duration(older_than)
     found = garbage(opened, age_s)
     if yes:
         found = delete_garbage(opened, found, age_s)
@@ -178,6 +198,13 @@ def collect_garbage(
         print(f"{len(found)} objects, {_size(total)}: {done}")
 
 
+def _existing(url: str) -> Store:
+    """The store; MissingArtifact where it is a folder that does not exist."""
+    store = open_store(url)
+    check_there(store)
+    return store
+
+
 def _load(ref: str, store: str) -> Artifact:
     return load(open_store(store), Ref.parse(ref))
 
@@ -192,20 +219,19 @@ class _SafeTable(Table):
 def _table(*headings: str) -> Table:
     table = _SafeTable(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
-        table.add_column(
-            heading, overflow="fold", no_wrap=number == 0, justify="right" if heading == "size" else "left"
-        )
+        justify: Literal["left", "right"] = "right" if heading in ("galaxies", "size") else "left"
+        table.add_column(heading, overflow="fold", no_wrap=number == 0, justify=justify)
     return table
 
 
 def _print_table(table: Table, instead: str | None = None) -> None:
     # A pipe has no width: give it enough that few lines are folded.
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(instead or table, highlight=False, markup=False)
+    console.print(shown(instead) if instead else table, highlight=False, markup=False)
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(json.dumps(value, indent=1))
 
 
 def _size(count: float) -> str:

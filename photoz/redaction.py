@@ -9,7 +9,7 @@ _LOGIN = re.compile(r"(?<=://)[^/\s?#]{0,2000}@")
 # In a URL's query, a flag with its value, or a variable: X-Amz-Signature=…, --api-token=…, AWS_SECRET_ACCESS_KEY=…
 _NAMED = re.compile(rf"((?<![\w-])[\w-]{{0,60}}{_SENSITIVE}[\w-]{{0,60}}=)[^\s&'\"]+", re.IGNORECASE)
 _KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _FLAG = re.compile(rf"--?[\w-]*{_SENSITIVE}[\w-]*", re.IGNORECASE)
 
 
@@ -19,7 +19,7 @@ def redacted(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text fit for a terminal: no secrets, and characters that would steer the terminal written out."""
+    """The text fit for a terminal: no secrets, and characters written out that would steer it or are no text."""
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", redacted(text))
 
 

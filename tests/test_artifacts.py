@@ -4,6 +4,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,7 +97,7 @@ def test_writers_at_once_share_no_number_and_leave_no_gap(store: Store) -> None:
 
 def test_a_missing_artifact_is_named_with_what_there_is(store: Store) -> None:
     write(store, "here")
-    with pytest.raises(MissingArtifact, match=r"shards/gone: not in store .*\(there are shards/here\)"):
+    with pytest.raises(MissingArtifact, match=r"shards/gone: not in store .*\(there is shards/here\)"):
         one(store, "shards/gone")
     with pytest.raises(MissingArtifact, match="shards/here@v7"):
         one(store, "shards/here@v7")
@@ -172,9 +176,53 @@ def test_export_copies_checked_files_into_an_empty_folder(store: Store, tmp_path
     artifact = one(store, "shards/x")
     upkeep.export(artifact, tmp_path / "out")
     assert (tmp_path / "out" / "merged.bin").read_bytes() == artifact.read("merged.bin")
-    assert Manifest.decode((tmp_path / "out" / "manifest.json").read_bytes(), "copy") == artifact.manifest
+    assert Manifest.decode((tmp_path / "out" / "_manifest.json").read_bytes(), "copy") == artifact.manifest
     with pytest.raises(BadInput, match="empty or absent"):
         upkeep.export(artifact, tmp_path / "out")
+
+
+def publish_tables(store: Store, kind: str, names: list[str]) -> Artifact:
+    with Draft.begin(Destination(store, "virgo"), kind=kind, recipe=1, settings={}) as draft:
+        for number, name in enumerate(names):
+            table, sink = pa.table({"object_id": [f"a/{number}"], "z_phot": [0.1 * number]}), pa.BufferOutputStream()
+            pq.write_table(table.replace_schema_metadata({"number": str(number)}), sink)
+            draft.put(name, sink.getvalue().to_pybytes(), rows=1)
+        draft.commit({})
+    return one(store, f"{kind}/virgo")
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("predictions", ["test-000000.parquet", "test-000001.parquet"]), ("catalog", ["catalog.parquet"])],
+)
+def test_an_exported_folder_of_tables_is_opened_by_pandas_and_arrow(
+    kind: str, names: list[str], file_store: Store, tmp_path: Path
+) -> None:
+    written = upkeep.export(publish_tables(file_store, kind, names), tmp_path / "out")
+    assert [path.name for path in written] == [*names, "_manifest.json"]
+    redshifts = pd.read_parquet(tmp_path / "out")
+    assert redshifts["object_id"].tolist() == [f"a/{number}" for number in range(len(names))]
+    assert pads.dataset(tmp_path / "out").count_rows() == len(names)
+
+
+def test_an_exported_card_names_its_version_and_all_else_is_as_in_the_store(file_store: Store, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        with Draft.begin(Destination(file_store, "x"), kind="model", recipe=1, settings={"seed": seed}) as draft:
+            draft.put("card.md", b"# The network\n")
+            draft.put("model.json", b"{}")
+            draft.commit({})
+    upkeep.export(one(file_store, "model/x"), tmp_path / "out")
+    assert (tmp_path / "out" / "card.md").read_text() == "*This is model/x@v2.*\n\n# The network\n"
+    assert (tmp_path / "out" / "model.json").read_bytes() == b"{}"
+    assert one(file_store, "model/x").read("card.md") == b"# The network\n"
+
+
+def test_a_folder_that_can_not_be_exported_to_is_said(file_store: Store, tmp_path: Path) -> None:
+    write(file_store)
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300), Path("/proc/x")):
+        with pytest.raises(BadInput, match=r"expected an empty or absent folder|name a folder that can be written"):
+            upkeep.export(one(file_store, "shards/x"), place)
 
 
 def test_diff_names_what_differs(store: Store) -> None:
@@ -184,6 +232,58 @@ def test_diff_names_what_differs(store: Store) -> None:
     assert {"settings.seed", "payload_sha256", "file train-000000.tar"} <= found
     assert "summary.failed" not in found
     assert upkeep.differences(one(store, "shards/x@v1"), one(store, "shards/x@v1")) == []
+
+
+def said_at_commit(caplog: pytest.LogCaptureFixture, ref: str) -> list[str]:
+    return [line.removeprefix(f"{ref}: ") for line in caplog.messages if line.startswith(f"{ref}: ")]
+
+
+def test_a_new_version_says_how_its_settings_and_inputs_differ_from_the_one_before(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="photoz.artifacts")
+    for seed in (1, 2):
+        write(file_store, settings={"seed": seed}, salt=bytes([seed]))
+    first, second = one(file_store, "shards/x@v1"), one(file_store, "shards/x@v2")
+    assert said_at_commit(caplog, "shards/x@v1") == []
+    assert said_at_commit(caplog, "shards/x@v2") == ["unlike v1: seed 1 → 2"]
+    settings: dict[str, object] = {"epochs": 20, "recipe": {"epochs": 20, "head": "binned"}, "seed": 1}
+    write(file_store, "net", kind="model", settings=settings, inputs=(first,))
+    settings |= {"epochs": 5, "recipe": {"epochs": 5, "head": "binned"}, "seed": None, "bins": 90}
+    write(file_store, "net", kind="model", settings=settings, inputs=(second,))
+    assert said_at_commit(caplog, "model/net@v2") == [
+        "unlike v1: bins unset → 90, epochs 20 → 5, seed 1 → null, shards/x@v2 instead of @v1"
+    ]
+    write(file_store, "net", kind="model", settings=settings, inputs=(second,), force=True)
+    assert said_at_commit(caplog, "model/net@v3") == ["settings and inputs are those of v2"]
+    write(file_store, "net", kind="model", settings=settings)
+    assert said_at_commit(caplog, "model/net@v4") == ["unlike v3: no shards instead of shards/x@v2"]
+
+
+def test_what_a_new_version_says_has_no_secrets_and_stays_short(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="photoz.artifacts")
+    for number in (1, 2):
+        secrets = {"api_token": f"hunter{number}", "url": f"https://me:hunter{number}@host/x"}
+        write(file_store, settings=secrets | {"query": str(number) * 300})
+    (said,) = said_at_commit(caplog, "shards/x@v2")
+    assert "hunter" not in said and "api_token *** → ***" in said
+    assert f"query {'1' * 59}… → {'2' * 59}…" in said
+
+
+def test_a_version_before_that_can_not_be_read_or_is_removed_stops_no_commit(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="photoz.artifacts")
+    for seed in (1, 2, 3):
+        write(file_store, settings={"seed": seed})
+    upkeep.remove(one(file_store, "shards/x@v3"))
+    write(file_store, settings={"seed": 4})
+    assert said_at_commit(caplog, "shards/x@v4") == ["unlike v2: seed 2 → 4"]
+    file_store.put(manifest_key(Ref("shards", "x", 4)), b"{}")
+    assert write(file_store, settings={"seed": 5}).artifact == "shards/x@v5"
+    assert said_at_commit(caplog, "shards/x@v5") == []
 
 
 def test_state_is_kept_between_attempts(store: Store) -> None:

@@ -90,8 +90,6 @@ def test_artifacts_are_listed_for_people_and_for_scripts(
     file_store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PHOTOZ_STORE", file_store.url)
-    assert photoz_job("artifacts", "ls") == 0
-    assert "no artifacts in" in capsys.readouterr().out
     publish(file_store, "a")
     publish(file_store, "b", "shards", (load(file_store, Ref("catalog", "a")),))
     photoz_job("artifacts", "ls")
@@ -104,6 +102,56 @@ def test_artifacts_are_listed_for_people_and_for_scripts(
     photoz_job("artifacts", "show", "shards/b")
     shown = capsys.readouterr().out
     assert "catalog/a@v1" in shown and "rows.bin" in shown
+
+
+SUMMARIES: dict[str, dict[str, Any]] = {
+    "catalog": {"rows": 12345},
+    "shards": {"samples": 12000, "galaxies": 12345, "image": {"channels": 3, "height": 64, "width": 48}},
+    "model": {"model": "aperture-cnn", "galaxies": {"train": 9000}, "validation": {"val_sigma_mad": 0.01234}},
+    "predictions": {"galaxies": 3000, "model": "aperture-cnn", "splits": ["test"]},
+    "report": {"scored": 2990, "predicted": 3000, "split": "test", "sigma_mad": 0.02},
+}
+
+
+def test_ls_shows_galaxies_network_images_and_the_headline_metric(
+    file_store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOTOZ_STORE", file_store.url)
+    for kind, summary in SUMMARIES.items():
+        with Draft.begin(Destination(file_store, "x"), kind=kind, recipe=1, settings={}) as draft:
+            draft.put("rows.bin", b"x")
+            draft.commit(summary)
+    photoz_job("artifacts", "ls", "--json")
+    shown = {row["artifact"]: row for row in json.loads(capsys.readouterr().out)}
+    columns = ("galaxies", "network", "images", "sigma_mad", "sigma_mad_of")
+    assert {ref.partition("/")[0]: tuple(row[name] for name in columns) for ref, row in shown.items()} == {
+        "catalog": (12345, None, None, None, None),
+        "shards": (12000, None, "3 x 64 x 48", None, None),
+        "model": (9000, "aperture-cnn", None, 0.01234, "val"),
+        "predictions": (3000, "aperture-cnn", None, None, None),
+        "report": (2990, None, None, 0.02, "test"),
+    }
+    photoz_job("artifacts", "ls")
+    lines = {line.split()[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert lines["model/x@v1"].startswith("model/x@v1 9,000 aperture-cnn 0.0123 val ")
+    assert lines["shards/x@v1"].startswith("shards/x@v1 12,000 3 x 64 x 48 ")
+    assert lines["report/x@v1"].startswith("report/x@v1 2,990 0.0200 test ")
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [{}, {"galaxies": "many", "model": 3, "validation": 1, "image": [], "sigma_mad": {}, "rows": None}],
+)
+def test_ls_leaves_blank_what_an_old_or_odd_summary_lacks(
+    summary: dict[str, Any], file_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in SUMMARIES:
+        with Draft.begin(Destination(file_store, "x"), kind=kind, recipe=1, settings={}) as draft:
+            draft.commit(summary)
+    assert photoz_job("artifacts", "ls", "--store", file_store.url, "--json") == 0
+    for row in json.loads(capsys.readouterr().out):
+        assert [row[name] for name in ("galaxies", "network", "images", "sigma_mad", "sigma_mad_of")] == [None] * 5
+    assert photoz_job("artifacts", "ls", "--store", file_store.url) == 0
 
 
 def test_verify_names_a_flipped_byte_and_exits_5(

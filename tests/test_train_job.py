@@ -71,8 +71,19 @@ def cpu_model() -> str:
     return found[1] if found else platform.machine()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(shards: Artifact, model: Artifact) -> None:
-    again = train(shards, name="again")
+def test_the_card_tells_which_artifact_it_is_and_by_what_its_epoch_was_kept(model: Artifact) -> None:
+    card = model.read("card.md").decode()
+    assert f"`model/{model.ref.name}` with fingerprint `{model.manifest.fingerprint}`" in card
+    assert f"epoch {model.summary['best_epoch']} of 2, the one with the least `val_crps`" in card
+    assert f"--model model/{model.ref.name}@vN" in card
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    shards: Artifact, model: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="photoz.train"):
+        again = train(shards, name="again")
+    assert f"kept epoch {again.summary['best_epoch']} of 2, the least val_crps: val sigma_mad" in caplog.text
     assert again.payload_sha256 == model.payload_sha256
     other = train(shards, replace(QUICK, seed=1), name="other")
     assert other.entry("weights.safetensors").sha256 != model.entry("weights.safetensors").sha256
@@ -88,6 +99,7 @@ def test_a_regression_network_trains_and_its_history_has_no_crps(shards: Artifac
     described = train(shards, settings, name="menko")
     assert json.loads(described.read("model.json"))["parameters"] == 3_346_657
     assert described.table("history.parquet")["val_crps"].null_count == 1
+    assert "epoch 1 of 1, the one with the least `val_mae`" in described.read("card.md").decode()
 
 
 @pytest.mark.real

@@ -230,7 +230,7 @@ def test_an_index_of_other_rows_than_the_manifest_says_is_refused(shards: Artifa
 
 
 def test_export_writes_nothing_outside_of_its_folder(shards: Artifact, tmp_path: Path) -> None:
-    for path in ("../../outside", "a/../../../outside", "/outside", "manifest.json"):
+    for path in ("../../outside", "a/../../../outside", "/outside", "manifest.json", "_manifest.json"):
         files = [entry.model_dump() for entry in shards.entries]
         files[0]["path"] = files[0]["path"].rpartition("/")[0] + "/" + path
         with pytest.raises(BadFormat):

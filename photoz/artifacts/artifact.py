@@ -1,5 +1,6 @@
 """Published artifacts, as their readers see them."""
 
+import difflib
 import fnmatch
 import hashlib
 import logging
@@ -18,7 +19,7 @@ from photoz import runtime
 from photoz.artifacts.cache import Cache
 from photoz.artifacts.manifest import FileEntry, Manifest, sha256_hex
 from photoz.artifacts.parquet import BROKEN, bounded_batches, check_types, check_unfolded, read_bounded
-from photoz.artifacts.refs import Ref, artifact_prefix, manifest_key, manifest_ref, removed_key
+from photoz.artifacts.refs import KINDS, Ref, artifact_prefix, manifest_key, manifest_ref, removed_key
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, Store
 from photoz.errors import BadFormat, BadInput, MissingArtifact, PhotozError, TryAgain
 
@@ -278,14 +279,50 @@ def _load_version(store: Store, ref: Ref) -> Artifact | None:
 
 def _missing(store: Store, ref: Ref, wait_s: float) -> str:
     waited = f" after waiting {wait_s:.0f} s" if wait_s else ""
-    others = sorted({f"{found.kind}/{found.name}" for found in refs(store, ref.kind)})
-    there = f"there are {', '.join(others[:5])}" if others else f"there is no {ref.kind} artifact yet"
-    return f"{ref}: not in store {store.url}{waited} ({there}); make it first, wait with --wait, or check the name"
+    where = f"{ref}: not in store {store.url}{waited}"
+    if no_store := _no_folder(store):
+        return f"{ref}: {no_store}{waited}; correct --store, or make the {ref.kind} there first"
+    published, removed = versions(store, ref)
+    if published or removed:
+        said = [f"there {_are([f'v{version}' for version in published])}"] if published else []
+        verb = "was" if len(removed) == 1 else "were"
+        said += [f"{_few([f'v{version}' for version in removed])} {verb} removed"] if removed else []
+        return f"{where} ({'; '.join(said)}); name a version that is there, or make a new one"
+    others = sorted({found.name for found in refs(store, ref.kind)})
+    if not others:
+        there = f"there is no {ref.kind} artifact yet"
+    elif close := difflib.get_close_matches(ref.name, others, 1):
+        there = f"did you mean {ref.kind}/{close[0]}? there {_are([f'{ref.kind}/{name}' for name in others])}"
+    else:
+        there = f"there {_are([f'{ref.kind}/{name}' for name in others])}"
+    return f"{where} ({there}); make it first, wait with --wait, or check the name"
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{'is' if len(names) == 1 else 'are'} {_few(names)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    """All of the names, or the first and last of many."""
+    shown = [*names[:3], "…", *names[-3:]] if len(names) > 8 else names
+    return ", ".join(shown)
+
+
+def check_there(store: Store) -> None:
+    """Raise MissingArtifact if the store is a folder that does not exist."""
+    if no_store := _no_folder(store):
+        raise MissingArtifact(f"{no_store}; correct --store, or run a job that writes there first")
+
+
+def _no_folder(store: Store) -> str | None:
+    folder = store.local_path("")
+    return f"there is no store {store.url}" if folder is not None and not folder.is_dir() else None
 
 
 def refs(store: Store, kind: str | None = None) -> Iterator[Ref]:
     """Every published version in the store, of one kind or all, sorted."""
-    listed = (item.key for item in store.list(f"{kind}/" if kind else ""))
+    # Kind by kind: the store's folder may hold a lot that is none of ours.
+    listed = (item.key for one in ([kind] if kind else KINDS) for item in store.list(f"{one}/"))
     keys = {key for key in listed if key.endswith(("/manifest.json", "/removed.json"))}
     found = (manifest_ref(key) for key in keys if key.endswith("/manifest.json"))
     there = [ref for ref in found if ref and removed_key(ref) not in keys]

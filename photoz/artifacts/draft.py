@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from photoz.artifacts.artifact import Artifact, is_removed, load, versions
+from photoz.artifacts.changes import unlike
 from photoz.artifacts.claims import Claim
 from photoz.artifacts.data_folder import DataFolder
 from photoz.artifacts.manifest import (
@@ -281,6 +282,9 @@ class Draft:
             ref = self._ref.at(manifest.version)
             if self._store.create(manifest_key(ref), manifest.encode()):
                 if not is_removed(self._store, ref):
+                    before = self._manifests.get(published[-1]) if published else None
+                    if before:
+                        log.info("%s: %s", ref, unlike(before, manifest))
                     return self._outcome("created", manifest)
                 # Since the listing, that number was published by another and removed: it stays theirs.
                 self._store.delete(manifest_key(ref))

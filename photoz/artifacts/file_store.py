@@ -17,7 +17,7 @@ from photoz.errors import BadInput, TryAgain
 TEMPORARY = ".tmp-"
 _CHUNK = 2**20
 _TRIES = 1000  # a link that leads nowhere is met again each time
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -25,9 +25,15 @@ class FileStore:
     """Keys are paths below `folder`. A write goes to a temporary file beside its target, then takes its name."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.expanduser().absolute()
-        self.url = str(self.folder)
-        if self.folder.exists() and not self.folder.is_dir():
+        try:
+            # As in a shell: `link/..` is the parent of what the link leads to.
+            self.folder = folder.resolve() if ".." in folder.parts else folder.absolute()
+            self.url = str(self.folder)
+            in_the_way = self.folder.exists() and not self.folder.is_dir()
+        except (OSError, RuntimeError) as error:  # RuntimeError: symlinks in a circle
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"store {folder}: {reason}; name another folder with --store") from None
+        if in_the_way:
             raise BadInput(f"store {self.url}: is a file; expected a folder")
 
     def get(self, key: str, limit: int = SMALL_BYTES) -> bytes:
@@ -56,12 +62,18 @@ class FileStore:
         return True
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        for key, path in _files_below(self.folder, "", prefix):
+        for key, path in self._files(prefix):
             try:
                 status = path.stat()
             except FileNotFoundError:
                 continue  # removed or renamed since it was listed
             yield StoredObject(key, status.st_size, status.st_mtime)
+
+    def _files(self, prefix: str) -> Iterator[tuple[str, Path]]:
+        try:
+            yield from _files_below(self.folder, "", prefix)
+        except OSError as error:
+            self._raise(error, prefix)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -113,10 +125,10 @@ class FileStore:
 
     def _raise(self, error: OSError, key: str) -> NoReturn:
         where = f"store {self.url}: {key}: {error.strerror}"
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise TryAgain(f"{where}; free some space (`photoz-job artifacts gc`) and run the same command") from None
         if error.errno in _REFUSED:
-            raise BadInput(f"{where}; give write access to it, or name another folder with --store") from None
+            raise BadInput(f"{where}; give access to it, or name another folder with --store") from None
         if isinstance(error, NotADirectoryError | IsADirectoryError):
             raise BadInput(f"{where}; the store needs a folder of its own, name one with --store") from None
         raise TryAgain(f"{where}; if it stays so, check the disk or the file server") from None

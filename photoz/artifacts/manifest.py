@@ -9,8 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from photoz.artifacts.refs import FINGERPRINT_PATTERN, MANIFEST, NAME_PATTERN, PINNED_REF_PATTERN, data_prefix, name_in
-from photoz.errors import BadFormat
+from photoz.artifacts.refs import (
+    EXPORTED_MANIFEST,
+    FINGERPRINT_PATTERN,
+    MANIFEST,
+    NAME_PATTERN,
+    PINNED_REF_PATTERN,
+    data_prefix,
+    name_in,
+)
+from photoz.errors import BadFormat, BadInput
 
 FORMAT_VERSION = 1
 _SURROGATE = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
@@ -115,7 +123,8 @@ def check_inside(folder: str, files: Iterable[FileEntry]) -> None:
             raise ValueError(f"file {name!r} is listed twice")
         names.add(name)
     for name in names:
-        if name == MANIFEST or not names.isdisjoint(map(str, PurePosixPath(name).parents) if "/" in name else ()):
+        parents = map(str, PurePosixPath(name).parents) if "/" in name else ()
+        if name in (MANIFEST, EXPORTED_MANIFEST) or not names.isdisjoint(parents):
             raise ValueError(f"file {name!r} is in the way of another")
 
 
@@ -137,8 +146,13 @@ def sha256_hex(data: bytes) -> str:
 
 
 def canonical_json(value: object) -> bytes:
-    """The one byte string for a JSON value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """The one byte string for a JSON value: sorted keys, no spaces, no NaN. BadInput for text that is no UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        name = text[text.rfind('"', 0, error.start) + 1 : text.find('"', error.start)]
+        raise BadInput(f"{name!r} holds bytes that are no UTF-8, which can't be recorded; rename it") from None
 
 
 def fingerprint_of(kind: str, recipe: int, settings: dict[str, Any], input_digests: Iterable[str]) -> str:

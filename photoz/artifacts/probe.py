@@ -32,7 +32,7 @@ def ensure_conditional_create(store: Store) -> None:
     with _probing:
         if place in _passed:
             return
-        record = runtime.cache_folder() / "probes" / f"{sha256_hex(place.encode())[:32]}.json"
+        record = runtime.cache_folder() / "probes" / f"{sha256_hex(os.fsencode(place))[:32]}.json"
         if not _valid(record, place):
             check_conditional_create(store)
             _remember(record, place)

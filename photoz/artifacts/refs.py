@@ -1,5 +1,6 @@
 """Refs such as `shards/mgs@v3`, and every key of the store layout, format version 1. No IO here."""
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -8,8 +9,12 @@ from photoz.errors import BadInput
 KINDS = ("catalog", "shards", "model", "predictions", "report")
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
 MANIFEST = "manifest.json"
+EXPORTED_MANIFEST = "_manifest.json"  # beside the files: readers of Parquet folders pass over what begins with _ or .
+CARD = "card.md"  # of a model, for people
 PINNED_REF_PATTERN = rf"(?:{'|'.join(KINDS)})/{NAME_PATTERN}@v[1-9][0-9]{{0,8}}"
 FINGERPRINT_PATTERN = r"[0-9a-f]{16}"
+
+_NAME_RULE = "1 to 63 of a-z, 0-9, '.', '_', '-', starting with a letter or digit"
 
 _REF = re.compile(rf"(?:(?P<kind>[a-z]+)/)?(?P<name>{NAME_PATTERN})(?:@(?P<version>latest|v[1-9][0-9]{{0,8}}))?")
 _MANIFEST_KEY = re.compile(rf"(?P<kind>[a-z]+)/(?P<name>{NAME_PATTERN})/v(?P<version>[1-9][0-9]{{0,8}})/manifest\.json")
@@ -42,8 +47,8 @@ class Ref:
         """
         match = _REF.fullmatch(text)
         found = (match["kind"] or kind) if match else None
-        if not match or found is None:
-            raise BadInput(f"ref {text!r}: expected {kind or 'kind'}/name, {kind or 'kind'}/name@v3 or …@latest")
+        if not match or found is None or found not in KINDS:
+            raise BadInput(f"ref {text!r}: {_expected(text, kind)}")
         if kind is not None and found != kind:
             raise BadInput(f"ref {text!r}: expected an artifact of kind {kind}, such as {kind}/{match['name']}")
         version = match["version"]
@@ -57,12 +62,31 @@ class Ref:
         return f"{self.kind}/{self.name}" + (f"@v{self.version}" if self.version else "")
 
 
+def _expected(text: str, kind: str | None) -> str:
+    """What a ref looks like, and the one that was probably meant where that is a ref."""
+    before, _, version = text.strip().lower().partition("@")
+    given, slash, name = before.partition("/") if "/" in before else ("", "", before)
+    if not slash and kind is None:
+        example = f"model/{text}" if _REF.fullmatch(text) else "model/mgs@v3"
+        return f"expected kind/name, such as {example}; the kinds are {', '.join(KINDS)}"
+    close = difflib.get_close_matches(given, KINDS, 1) if slash else [kind]
+    if not close:
+        return f"{given!r} is no kind; expected one of {', '.join(KINDS)}"
+    if kind not in (None, *close):
+        return f"expected an artifact of kind {kind}, such as {kind}/mgs@v3"
+    if not re.fullmatch(NAME_PATTERN, name):
+        return f"{name!r} is no name: {_NAME_RULE}; expected {close[0]}/name, {close[0]}/name@v3 or …@latest"
+    number = re.fullmatch(r"v?0*([1-9][0-9]{0,8})", version)
+    ending = f"@v{number[1]}" if number else "@latest" if version == "vlatest" else ""
+    if version and not ending and version != "latest":
+        return f"{version!r} is no version: expected v1, v2, …, or latest"
+    return f"did you mean {close[0]}/{name}{ending or (version and '@latest')}?"
+
+
 def check_name(name: str) -> str:
     """Return `name`; raise BadInput if it can't name an artifact."""
     if not re.fullmatch(NAME_PATTERN, name):
-        raise BadInput(
-            f"artifact name {name!r}: expected 1 to 63 of a-z, 0-9, '.', '_', '-', starting with a letter or digit"
-        )
+        raise BadInput(f"artifact name {name!r}: expected {_NAME_RULE}")
     return name
 
 

@@ -188,6 +188,12 @@ def _check_place(bucket: str, prefix: str) -> None:
         )
     if not _BUCKET.fullmatch(bucket):
         raise BadInput(f"store 's3://{bucket}': names no bucket; expected s3://bucket/prefix")
+    # Servers and proxies differ in what they make of these, and a URL's reader in where it ends.
+    parts = prefix.rstrip("/").split("/")
+    if any(part in (".", "..") or (not part and len(parts) > 1) for part in parts):
+        raise BadInput(f"store {f's3://{bucket}/{prefix}'!r}: holds '.', '..' or nothing between two '/'; leave it out")
+    if re.search(r"[#?\ud800-\udfff]", prefix):
+        raise BadInput(f"store {f's3://{bucket}/{prefix}'!r}: holds '#', '?' or no UTF-8; name another prefix")
 
 
 def _check_object(reply: dict[str, Any]) -> int:

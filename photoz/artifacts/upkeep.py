@@ -9,11 +9,12 @@ from typing import Any
 from photoz import progress
 from photoz.artifacts.artifact import Artifact, check, load, refs
 from photoz.artifacts.claims import DEAD_AFTER_S, clear
+from photoz.artifacts.file_store import DISK_FULL
 from photoz.artifacts.garbage import published_files
-from photoz.artifacts.manifest import canonical_json
-from photoz.artifacts.refs import Ref, data_prefix, manifest_key, removed_key
+from photoz.artifacts.manifest import Manifest, canonical_json
+from photoz.artifacts.refs import CARD, EXPORTED_MANIFEST, Ref, data_prefix, manifest_key, removed_key
 from photoz.artifacts.store import Store, StoredObject
-from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError
+from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError, TryAgain
 
 log = logging.getLogger("photoz.artifacts")
 
@@ -37,12 +38,22 @@ def verify(artifact: Artifact) -> int:
 
 
 def export(artifact: Artifact, folder: Path) -> list[Path]:
-    """Copy the payload and the manifest into `folder`, which must be empty or absent; returns the files written.
+    """Copy the payload into `folder`, which must be empty or absent, and the manifest as `_manifest.json`.
 
-    Raises what Artifact.fetch raises for a file that is missing or altered; a file that is written whole is right.
+    A model's card gets one line more at its head, which names the version. Returns the files written. Raises what
+    Artifact.fetch raises for a file that is missing or altered; a file that is written whole is right.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder}: expected an empty or absent folder to export to")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadInput(f"{folder}: expected an empty or absent folder to export to")
+        return _export(artifact, folder)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise TryAgain(f"{folder}: {error.strerror}; free some space, empty the folder and export again") from None
+        raise BadInput(f"{folder}: {error.strerror}; name a folder that can be written") from None
+
+
+def _export(artifact: Artifact, folder: Path) -> list[Path]:
     written = []
     with progress.stage(f"export {artifact.ref}", len(artifact.entries), "files") as bar:
         for entry in artifact.entries:
@@ -54,9 +65,11 @@ def export(artifact: Artifact, folder: Path) -> list[Path]:
             except PhotozError:
                 target.unlink()
                 raise
+            if artifact.ref.kind == "model" and entry.name == CARD:
+                target.write_bytes(f"*This is {artifact.ref}.*\n\n".encode() + target.read_bytes())
             written.append(target)
             bar.advance()
-    written.append(folder / "manifest.json")
+    written.append(folder / EXPORTED_MANIFEST)
     written[-1].write_bytes(artifact.manifest.encode())
     return written
 
@@ -134,15 +147,51 @@ def remove(artifact: Artifact, force: bool = False) -> int | None:
 
 
 def listing(store: Store, kind: str | None = None) -> list[dict[str, Any]]:
-    """One row a published version: ref, creation time, files, bytes, payload digest, producer's version."""
+    """One row a published version: ref, what is in it (see `headline`), creation time, files, bytes and digests."""
     return [
         {
             "artifact": str(artifact.ref),
+            **headline(artifact.manifest),
             "created_at": artifact.manifest.created_at,
             "files": len(artifact.entries),
             "bytes": sum(entry.bytes for entry in artifact.entries),
             "payload_sha256": artifact.payload_sha256,
+            "fingerprint": artifact.manifest.fingerprint,
             "photoz": artifact.manifest.producer.package_version,
         }
         for artifact in _readable(store, kind)
     ]
+
+
+def headline(manifest: Manifest) -> dict[str, str | int | float | None]:
+    """Galaxies, network, images and sigma_mad (and the split that it is of); None where the summary has no such thing.
+
+    A model's galaxies are those trained on, shards' those with an image, a report's those scored.
+    """
+    summary = manifest.summary
+
+    def found(*path: str) -> Any:
+        value: Any = summary
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    count = {
+        "catalog": found("rows"),
+        "shards": found("samples"),
+        "model": found("galaxies", "train"),
+        "predictions": found("galaxies"),
+        "report": found("scored"),
+    }[manifest.kind]
+    network = found("model")
+    sides = [found("image", side) for side in ("channels", "height", "width")]
+    sigma_mad = found("validation", "val_sigma_mad") if manifest.kind == "model" else found("sigma_mad")
+    split = "val" if manifest.kind == "model" else found("split")
+    known = isinstance(sigma_mad, int | float)
+    return {
+        "galaxies": count if isinstance(count, int) else None,
+        "network": network if isinstance(network, str) else None,
+        "images": " x ".join(map(str, sides)) if all(isinstance(side, int) for side in sides) else None,
+        "sigma_mad": sigma_mad if known else None,
+        "sigma_mad_of": split if known and isinstance(split, str) else None,
+    }

@@ -1,4 +1,7 @@
-"""card.md: what a person should know before using a model, and on which device it was trained."""
+"""card.md: what a person should know before using a model, and on which device it was trained.
+
+A card is written before its version's number is known, so it says how to find it; an exported card begins with it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +10,7 @@ from photoz.artifacts import Artifact
 from photoz.model.names import MENKO2024
 from photoz.model.redshift_model import RedshiftModel
 from photoz.model.saved import weights_of
-from photoz.train.validation import OUTLIER, Validation
+from photoz.train.validation import CRITERION, OUTLIER, Validation
 
 _ABOUT = {
     MENKO2024: "The network of the reference student project, kept for comparison: one redshift, no PDF of its own.",
@@ -18,12 +21,12 @@ _ABOUT_DEFAULT = "A convolutional network with a binned PDF head; the default on
 def write_card(
     model: RedshiftModel, shards: Artifact, counts: Mapping[str, int], val: Validation, facts: Mapping[str, Any]
 ) -> str:
-    """The card as Markdown. `counts` are galaxies by split, `facts` what else decided the weights."""
+    """The card as Markdown. `counts` are galaxies by split, `facts` what else decided the weights, and the name."""
     recipe, bins = model.recipe, model.bins
     parameters = sum(weight.numel() for weight in weights_of(model.network).values())
     optimizer = "AdamW" if recipe.decoupled_decay else "Adam with L2"
     augmentation = "random flips and quarter turns" if recipe.augment else "no augmentation"
-    criterion = "CRPS" if recipe.head == "binned" else "absolute error"
+    criterion = CRITERION[recipe.head]
     warnings = "".join(f"{text}\n\n" for text in _warnings(shards, facts))
     return f"""# Photometric redshifts: {model.name}
 
@@ -31,6 +34,7 @@ def write_card(
 
 {warnings}| | |
 |---|---|
+| artifact | the version of `model/{facts["name"]}` with fingerprint `{facts["fingerprint"]}` |
 | parameters | {parameters:,} |
 | images | {model.image}, {model.scaling.dtype} |
 | Galactic reddening | {"an input: E(B-V) of each galaxy" if model.network.uses_reddening else "not an input"} |
@@ -46,7 +50,8 @@ Survey: {shards.summary.get("survey", "unknown")}. Images: {_images(shards)}.
 
 {recipe.epochs} epochs in batches of {recipe.batch_size}; {optimizer}, rate {recipe.learning_rate:g}, weight decay
 {recipe.weight_decay:g}; {augmentation}; seed {facts["seed"]}; {facts["world"]} process(es) on {facts["device"]}. Kept:
-epoch {facts["best_epoch"]}, the one with the least {criterion} on the validation split.
+epoch {facts["best_epoch"]} of {recipe.epochs}, the one with the least `{criterion}`
+(history.parquet has it for each).
 
 Device: {facts["computed_on"]}.
 
@@ -71,7 +76,8 @@ The epoch and the calibration were chosen on these galaxies, so the numbers flat
 
 ## How to use
 
-`photoz-job infer --model model/NAME@vN --shards shards/NAME`, on shards of the same channels and size.
+`photoz-job artifacts ls --kind model --json` says which version has this fingerprint. With that number for N:
+`photoz-job infer --model model/{facts["name"]}@vN --shards shards/NAME`, on shards of the same channels and size.
 `weights.safetensors` holds the weights; `model.json` the architecture, bins, normalisation and calibration.
 """
 

@@ -33,7 +33,7 @@ from photoz.train.sample import check_splits, load_labelled, shuffled
 from photoz.train.settings import TrainSettings
 from photoz.train.state import Checkpoint
 from photoz.train.tracking import Report, Tracked, tracked
-from photoz.train.validation import Validation
+from photoz.train.validation import CRITERION, Validation
 
 log = logging.getLogger("photoz.train")
 
@@ -66,7 +66,7 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
                     kept = Checkpoints(shelf_for(draft, folder, anew=dest.force))
                     told = Tracked(dest.name, draft.fingerprint, _in_one(decides) | {"shards": str(shards.ref)})
                     with tracked(told if world.rank == 0 else None) as report:
-                        task = _Task(source, settings, recipe, world, device)
+                        task = _Task(source, settings, recipe, world, device, dest.name)
                         _make(task, _rules(settings, report), draft, kept)
             if world.rank > 0:
                 return draft.partial()
@@ -108,6 +108,7 @@ class _Task:
     recipe: Recipe
     world: runtime.World
     device: torch.device
+    name: str
 
 
 def _rules(settings: TrainSettings, report: Report) -> Rules:
@@ -149,15 +150,13 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     run.train()
     finished = finish(blueprint, run.best_network() if world.rank == 0 else run.network, problem)
     if finished is not None:
-        _publish(source.artifact, run, *finished, settings, draft)
+        _publish(task, run, *finished, draft)
         kept.clear()
     distributed.wait_for_all(world)
 
 
-def _publish(
-    shards: Artifact, run: Run, model: RedshiftModel, val: Validation, settings: TrainSettings, draft: Draft
-) -> None:
-    problem, at = run.problem, run.progress
+def _publish(task: _Task, run: Run, model: RedshiftModel, val: Validation, draft: Draft) -> None:
+    shards, settings, problem, at = task.source.artifact, task.settings, run.problem, run.progress
     counts = {"train": len(problem.train), "val": len(problem.val)}
     facts = {
         "best_epoch": at.best_epoch,
@@ -170,13 +169,15 @@ def _publish(
     files = model_files(model) | {"history.parquet": _parquet(at.history)}
     entries = [draft.put(name, data) for name, data in files.items()]
     # Volatile: the card names the machine's device and driver, which are no part of what makes the model.
-    entries.append(draft.put("card.md", write_card(model, shards, counts, val, facts).encode(), volatile=True))
+    card = write_card(model, shards, counts, val, facts | {"name": task.name, "fingerprint": draft.fingerprint})
+    entries.append(draft.put("card.md", card.encode(), volatile=True))
     entries.append(draft.put("timings.parquet", _parquet(at.timings), rows=len(at.timings), volatile=True))
     metrics = {name: value for name, value in val.columns().items() if name != "val_loss"}
     about = {"model": model.name, "image": str(model.image), "galaxies": counts, "redshift_bins": model.bins.to_json()}
     simulated = bool(shards.summary.get("simulated"))
     draft.finish_piece(_PIECE, entries, about | facts | {"simulated": simulated, "validation": metrics})
-    log.info("kept epoch %d: val sigma_mad %.4f, CRPS %.4f", at.best_epoch, val.sigma_mad, val.crps or float("nan"))
+    kept = f"{at.best_epoch} of {model.recipe.epochs}, the least {CRITERION[model.recipe.head]}"
+    log.info("kept epoch %s: val sigma_mad %.4f, CRPS %.4f", kept, val.sigma_mad, val.crps or float("nan"))
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:

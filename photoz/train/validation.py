@@ -12,6 +12,8 @@ Floats = NDArray[np.float64]
 
 OUTLIER = 0.05  # |z_phot - z_spec| / (1 + z_spec), as Pasquet et al. 2019 count them
 
+CRITERION = {"binned": "val_crps", "regression": "val_mae"}  # by the network's head: see Validation.criterion
+
 
 @dataclass(frozen=True)
 class Validation:
