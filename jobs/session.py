@@ -11,12 +11,11 @@ from typing import Any, NoReturn
 
 from typer.exceptions import Abort, Exit, TyperException
 
-from jobs import logs
+from jobs import last_words, logs
 from jobs.options import JobOptions
 from photoz import runtime
 from photoz.artifacts import Outcome
 from photoz.errors import ExitCode, PhotozError
-from photoz.redaction import shown
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED, READER_LEFT = 130, 141  # as shells report Ctrl-C, and a pipe whose reader has gone
@@ -43,11 +42,11 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except Exit as stop:
         return stop.exit_code
     except TyperException as error:
-        return _say(error.format_message(), error.exit_code)
+        return last_words.say(error.format_message(), error.exit_code)
     except PhotozError as error:
-        return _say(str(error), error.exit_code)
+        return last_words.say(str(error), error.exit_code)
     except (KeyboardInterrupt, Abort):
-        return _say("interrupted; finished pieces are kept: run the same command to go on", INTERRUPTED)
+        return last_words.say("interrupted; finished pieces are kept: run the same command to go on", INTERRUPTED)
     except SystemExit as stop:
         # Typer leaves this way when the reader of its output has gone (`… --help | head`).
         return READER_LEFT if isinstance(stop.__context__, BrokenPipeError) else _status(stop)
@@ -56,7 +55,9 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except OSError as error:
         if error.errno in _DISK_FULL:
             where = f"{error.filename}: " if error.filename else ""
-            return _say(f"{where}no space left on the disk; free some and run the same command", ExitCode.TRY_AGAIN)
+            return last_words.say(
+                f"{where}no space left on the disk; free some and run the same command", ExitCode.TRY_AGAIN
+            )
         return _say_bug()
     except BaseException:  # noqa: BLE001 - the outermost frame: whatever is left is a bug
         return _say_bug()
@@ -75,11 +76,7 @@ def _status(stop: SystemExit) -> int:
     return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 
 
-def _say(message: str, code: int) -> int:
-    print(f"photoz-job: error: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
-    return int(code)
-
-
 def _say_bug() -> int:
-    print(shown(traceback.format_exc()), file=sys.stderr)
-    return _say("this is a bug in photoz; please report the lines above", ExitCode.BUG)
+    return last_words.say(
+        "this is a bug in photoz; please report it with its traceback", ExitCode.BUG, traceback.format_exc()
+    )

@@ -1,5 +1,7 @@
 """What can go wrong, grouped by what the caller or the scheduler does next."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 from typing import ClassVar
 
@@ -57,3 +59,11 @@ class Preempted(PhotozError):
     """The scheduler asked the job to stop, and its state is saved."""
 
     exit_code = ExitCode.PREEMPTED
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean sdss-dr17?` for the known name that is closest to `word`; nothing where none is close."""
+    names = list(known)
+    longer = [name for name in names if len(word) > 1 and name.lower().startswith(word.lower())]
+    close = longer or get_close_matches(word, names, n=1) or get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

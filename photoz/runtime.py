@@ -6,7 +6,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,36 @@ class TaskSlice:
     def take(self, pieces: Sequence[T]) -> list[T]:
         """This slice's share: every `count`-th piece, from `index` on."""
         return list(pieces[self.index :: self.count])
+
+
+# Variables of the suite that no flag stands for.
+OWN_VARIABLES = (
+    "PHOTOZ_CACHE",
+    "PHOTOZ_CACHE_SIZE",
+    "PHOTOZ_COMMIT",
+    "PHOTOZ_IMAGE",
+    "PHOTOZ_TERMINATION_LOG",
+    "PHOTOZ_TMPDIR",  # of containers/photoz.def
+)
+# What Kubernetes sets in every pod for each service of the namespace, here for those whose names start with photoz.
+_SERVICE_LINK = re.compile(
+    r"PHOTOZ_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+
+
+def variable(name: str) -> str:
+    """An environment variable's value, empty where it is not set."""
+    return os.environ.get(name, "")
+
+
+def unknown_variables(known: Collection[str]) -> list[str]:
+    """Variables named PHOTOZ_… that are set but neither in `known` nor read anywhere else."""
+    set_ones = sorted(name for name in os.environ if name.startswith("PHOTOZ_"))
+    return [
+        name
+        for name in set_ones
+        if name not in known and name not in OWN_VARIABLES and not _SERVICE_LINK.fullmatch(name)
+    ]
 
 
 def task_slice(task: int | None = None, tasks: int | None = None) -> TaskSlice:
@@ -148,6 +178,23 @@ def scheduler() -> dict[str, str]:
     return {"name": "none"}
 
 
+def termination_log() -> Path | None:
+    """Where Kubernetes looks for why a pod's container ended, or the file of PHOTOZ_TERMINATION_LOG; else None."""
+    if "PHOTOZ_TERMINATION_LOG" in os.environ:
+        return Path(os.environ["PHOTOZ_TERMINATION_LOG"])
+    standard = Path("/dev/termination-log")
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    return standard if in_pod and os.access(standard, os.W_OK) else None
+
+
+def one_of_several() -> bool:
+    """Whether other ranks run beside this one, as far as its variables can be read."""
+    try:
+        return world().size > 1
+    except BadInput:
+        return False
+
+
 def image_identity() -> tuple[str | None, str | None]:
     """(commit, image) as baked into a container by its build; (None, None) outside one."""
     return os.environ.get("PHOTOZ_COMMIT") or None, os.environ.get("PHOTOZ_IMAGE") or None
@@ -257,11 +304,25 @@ def _watch(pipe: int, grace_s: float) -> None:
                 _end_now(f"{_stopped_by()} while busy for {grace_s:g} s; {_GO_ON}")
 
 
+def _plain_line(message: str, _code: int) -> bytes:
+    return f"photoz-job: error: {message}\n".encode()
+
+
+_last_line: Callable[[str, int], bytes] = _plain_line
+
+
+def say_at_forced_end(line: Callable[[str, int], bytes]) -> None:
+    """From now on `line` makes of a message and an exit code what a process that is ended by force prints."""
+    global _last_line
+    _last_line = line
+
+
 def _end_now(message: str) -> None:
     # Not through sys.stderr: the main thread may hold its lock, blocked by a pipe that nobody empties.
     with suppress(OSError, ValueError):
+        text = _last_line(message, ExitCode.PREEMPTED)
         if select.select([], [2], [], 1.0)[1]:
-            os.write(2, f"photoz-job: error: {message}\n".encode())
+            os.write(2, text)
     os._exit(ExitCode.PREEMPTED)
 
 
