@@ -176,9 +176,11 @@ def _by_variables(message: str, variables: dict[str, str]) -> str:
 
 
 def _warn_of_unknown_variables(ctx: typer.Context) -> None:
-    known = set(_variables(ctx.find_root().command))
+    known = {*_variables(ctx.find_root().command), *runtime.OWN_VARIABLES}
     for name in runtime.unknown_variables(known):
-        close = did_you_mean(name, known | set(runtime.OWN_VARIABLES))
+        # Compared without what all have in common, or all would look alike.
+        close = did_you_mean(name.removeprefix("PHOTOZ_"), [each.removeprefix("PHOTOZ_") for each in known])
+        close = close.replace("did you mean ", "did you mean PHOTOZ_")
         log.warning("%s is set, but nothing reads a variable of that name%s", name, close)
 
 

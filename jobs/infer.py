@@ -44,6 +44,7 @@ def infer(
     """Predict the redshift PDF of every galaxy in a set of shards."""
 
     def job() -> Outcome:
+        options.ref("model", model)  # a mistake in it is not found only after a wait for the shards
         images = options.input("shards", shards)
         return infer_redshifts(options.input("model", model), images, settings, options.destination(images))
 

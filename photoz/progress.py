@@ -60,7 +60,7 @@ class Stage:
     def seconds_left(self, elapsed_s: float) -> float | None:
         """Seconds that the rest will take, by what was done in `elapsed_s`; None where that says nothing."""
         here = self.done - self.before
-        return elapsed_s / here * (self.total - self.done) if 0 < here and self.done < self.total else None
+        return elapsed_s / here * (self.total - self.done) if here > 0 and self.done < self.total else None
 
     def _log(self) -> None:
         left = self.seconds_left(time.monotonic() - self._started)

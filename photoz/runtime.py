@@ -58,13 +58,9 @@ def variable(name: str) -> str:
 
 
 def unknown_variables(known: Collection[str]) -> list[str]:
-    """Variables named PHOTOZ_… that are set but neither in `known` nor read anywhere else."""
-    set_ones = sorted(name for name in os.environ if name.startswith("PHOTOZ_"))
-    return [
-        name
-        for name in set_ones
-        if name not in known and name not in OWN_VARIABLES and not _SERVICE_LINK.fullmatch(name)
-    ]
+    """Variables named PHOTOZ_… that are set and not in `known`; those that Kubernetes sets for services left out."""
+    ours = sorted(name for name in os.environ if name.startswith("PHOTOZ_") and not _SERVICE_LINK.fullmatch(name))
+    return [name for name in ours if name not in known]
 
 
 def task_slice(task: int | None = None, tasks: int | None = None) -> TaskSlice:
@@ -106,19 +102,41 @@ class World:
     local_size: int = 1  # processes on this machine
 
 
+_RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+
+
 def world() -> World:
     """Ranks as torchrun sets them, else those of a Slurm step of several tasks; a process alone is a world of one.
 
     On Kubernetes torchrun sets them, in each pod of an Indexed Job. Raises BadInput for variables that make no sense.
     """
-    rank, size = _integer("RANK"), _integer("WORLD_SIZE")
-    if rank is not None and size is not None:
-        return World(rank, _integer("LOCAL_RANK") or 0, size, _integer("LOCAL_WORLD_SIZE") or 1)
-    rank, size = _integer("SLURM_PROCID"), _integer("SLURM_STEP_NUM_TASKS")
-    if rank is None or size is None or size == 1:
-        return World()
-    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")
-    return World(rank, _integer("SLURM_LOCALID") or 0, size, _tasks_of_node(tasks, _integer("SLURM_NODEID") or 0))
+    for rank_variable, size_variable in _RANKS:
+        rank, size = _integer(rank_variable), _integer(size_variable)
+        if rank is None or size is None:
+            continue
+        if not 0 <= rank < size:
+            raise BadInput(f"{rank_variable}={rank}, {size_variable}={size}: expected a rank from 0 to {size - 1}")
+        if rank_variable == "RANK":
+            return World(rank, _integer("LOCAL_RANK") or 0, size, _integer("LOCAL_WORLD_SIZE") or 1)
+        if size > 1:
+            tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")
+            return World(
+                rank, _integer("SLURM_LOCALID") or 0, size, _tasks_of_node(tasks, _integer("SLURM_NODEID") or 0)
+            )
+    return World()
+
+
+def rank_variables() -> str:
+    """The variables that make this process a rank, such as `RANK=0, WORLD_SIZE=2`; empty for a process alone."""
+    for pair in _RANKS:
+        if all(_integer(name) is not None for name in pair):
+            return ", ".join(f"{name}={os.environ[name]}" for name in pair)
+    return ""
+
+
+def in_slurm_shell() -> bool:
+    """Whether this looks like a command typed into a shell of `srun --pty`, where one process stands for a step."""
+    return "SLURM_PROCID" in os.environ and ("SLURM_PTY_PORT" in os.environ or os.isatty(0))
 
 
 def meeting_point() -> str | None:
@@ -129,6 +147,21 @@ def meeting_point() -> str | None:
     # n[01-03,7],m5 and n01,m5 and n1: the first name, with the first of its numbers.
     prefix, numbers = re.match(r"([^,\[]*)(?:\[(\w+))?", hosts).groups("")  # type: ignore[union-attr]
     return f"tcp://{prefix}{numbers}:{20000 + (_integer('SLURM_JOB_ID') or 0) % 10000}"
+
+
+def meeting_place() -> str:
+    """Host and port where the ranks meet. Raises BadInput where the variables that say so are missing."""
+    url = meeting_point()
+    if url is not None:
+        return url.removeprefix("tcp://")
+    address, port = os.environ.get("MASTER_ADDR"), _integer("MASTER_PORT")
+    if not address or port is None:
+        missing = "MASTER_PORT" if address else "MASTER_ADDR"
+        raise BadInput(
+            f"{rank_variables()}: several processes are to train together, but {missing} is not set, which says where "
+            "they meet; start them with torchrun or srun, or unset these variables to train with one process"
+        )
+    return f"{address}:{port}"
 
 
 def _tasks_of_node(tasks: str, node: int) -> int:
