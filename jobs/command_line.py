@@ -73,6 +73,7 @@ class JobCommand(TyperCommand):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """See the base class."""
+        runtime.check_current_folder()
         logs.set_up(ctx.params.get("log_format", "text"))
         _warn_of_unknown_variables(ctx)
         try:
@@ -135,9 +136,9 @@ def _plain(error: TyperException, ctx: typer.Context, command: JobCommand | JobG
     """The same mistake in our own words, where Typer's hide who gave the value or what is close to it."""
     if hasattr(error, "possibilities"):  # its NoSuchOption
         name = str(error.option_name)  # type: ignore[attr-defined]
-        flags = [flag for param in command.params for flag in param.opts]
+        flags = [flag for param in command.params for flag in param.opts if flag.startswith("--")]
         see = " ".join(filter(None, ("photoz-job", _path(ctx), "--help")))
-        return UsageMistake(f"no flag {name}{did_you_mean(name, flags) or f'; see {see}'}")
+        return UsageMistake(f"no flag {name}{did_you_mean(name, flags, '--') or f'; see {see}'}")
     if not isinstance(error, BadParameter) or error.param is None or not error.message:
         return error
     param: Any = error.param
@@ -178,9 +179,7 @@ def _by_variables(message: str, variables: dict[str, str]) -> str:
 def _warn_of_unknown_variables(ctx: typer.Context) -> None:
     known = {*_variables(ctx.find_root().command), *runtime.OWN_VARIABLES}
     for name in runtime.unknown_variables(known):
-        # Compared without what all have in common, or all would look alike.
-        close = did_you_mean(name.removeprefix("PHOTOZ_"), [each.removeprefix("PHOTOZ_") for each in known])
-        close = close.replace("did you mean ", "did you mean PHOTOZ_")
+        close = did_you_mean(name, known, "PHOTOZ_")
         log.warning("%s is set, but nothing reads a variable of that name%s", name, close)
 
 

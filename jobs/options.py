@@ -102,10 +102,11 @@ def _number(text: str) -> float:
 
 
 # Typer's own messages for these do not name the value.
-_WHOLE, _REAL = {"parser": _whole_number, "metavar": "N"}, {"parser": _number, "metavar": "X"}
+WHOLE: dict[str, Any] = {"parser": _whole_number, "metavar": "N"}
+_REAL: dict[str, Any] = {"parser": _number, "metavar": "X"}
 _NUMBERS: dict[str, dict[str, Any]] = {
     str(hint): options
-    for options, hints in ((_WHOLE, (int, int | None)), (_REAL, (float, float | None)))
+    for options, hints in ((WHOLE, (int, int | None)), (_REAL, (float, float | None)))
     for hint in hints
 }
 

@@ -18,6 +18,7 @@ from photoz.artifacts import Outcome
 from photoz.errors import ExitCode, PhotozError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 INTERRUPTED, READER_LEFT = 130, 141  # as shells report Ctrl-C, and a pipe whose reader has gone
 
 
@@ -57,6 +58,11 @@ def exit_code_of(command: Callable[[], Any]) -> int:
             where = f"{error.filename}: " if error.filename else ""
             return last_words.say(
                 f"{where}no space left on the disk; free some and run the same command", ExitCode.TRY_AGAIN
+            )
+        if error.errno in _NOT_ALLOWED and error.filename:
+            place = f"{error.filename}: {error.strerror}"
+            return last_words.say(
+                f"{place}; choose another place, or change what may be done there", ExitCode.BAD_INPUT
             )
         return _say_bug()
     except BaseException:  # noqa: BLE001 - the outermost frame: whatever is left is a bug

@@ -69,12 +69,15 @@ def task_slice(task: int | None = None, tasks: int | None = None) -> TaskSlice:
     Raises BadInput where only half of a pair is given.
     """
     if task is not None or tasks is not None:
+        if tasks is not None and tasks < 1:
+            raise BadInput(f"--tasks {tasks}: expected 1 or more")
         if task is None and tasks == 1:
             return TaskSlice()
         if task is None:
             task = _integer("JOB_COMPLETION_INDEX")
         if task is None or tasks is None:
-            raise BadInput(f"--task {task} --tasks {tasks}: one without the other; give both, or neither")
+            alone = f"--task {task} without --tasks" if tasks is None else f"--tasks {tasks} without --task"
+            raise BadInput(f"{alone}: give both, or neither")
         return TaskSlice(task, tasks)
     first, array_task = _integer("SLURM_ARRAY_TASK_MIN"), _integer("SLURM_ARRAY_TASK_ID")
     if array_task is not None and first is not None:
@@ -209,6 +212,14 @@ def scheduler() -> dict[str, str]:
         variables = {"pod": "HOSTNAME", "index": "JOB_COMPLETION_INDEX"}
         return {"name": "kubernetes"} | {k: os.environ[v] for k, v in variables.items() if v in os.environ}
     return {"name": "none"}
+
+
+def check_current_folder() -> None:
+    """Raise BadInput if the folder that the process was started in is gone or out of bounds."""
+    try:
+        os.getcwd()  # noqa: PTH109 - the same, without another import
+    except OSError as error:
+        raise BadInput(f"the current folder can't be used ({error.strerror}); change to another with cd") from error
 
 
 def termination_log() -> Path | None:
