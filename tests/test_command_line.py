@@ -391,3 +391,72 @@ def test_every_job_takes_the_flags_of_every_job_and_run_all_of_them() -> None:
     assert all(common <= flags for flags in jobs)
     refs = {"shards", "predictions", "catalog"}
     assert set().union(*jobs) - refs == commands["run"]
+
+
+def in_a_process(shell_line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`job` in the line is photoz-job, started by a real shell."""
+    script = f'job() {{ "{sys.executable}" -m jobs "$@"; }}; {shell_line}'
+    path = {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=os.environ | path | environment, timeout=120
+    )
+
+
+def test_a_closed_output_gets_nothing_and_changes_no_exit_code() -> None:
+    closed_stderr = in_a_process("job train 2>&-")
+    assert (closed_stderr.returncode, closed_stderr.stdout) == (3, "")  # nothing of stderr's lands in stdout
+    closed_stdout = in_a_process("job train >&-")
+    assert closed_stdout.returncode == 3
+    one_line(closed_stdout.stderr)
+    assert in_a_process("job artifacts ls --help >&- 2>&- <&-").returncode == 0
+
+
+def test_a_file_that_is_opened_does_not_take_the_place_of_a_closed_stderr() -> None:
+    program = (
+        "import jobs.__main__ as m, os; m._open_what_is_closed(); os.write(1, str(os.open('/dev/null', 0)).encode())"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{program}" 2>&- <&-'], capture_output=True, text=True, cwd=ROOT
+    )
+    assert int(done.stdout) > 2
+
+
+def test_letters_that_the_locale_lacks_are_written_out() -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = in_a_process("job train --shards shards/\u00e9", **plain)
+    assert done.returncode == 2
+    assert "\\u2026" in one_line(done.stderr)
+    assert in_a_process("job run --help", PYTHONIOENCODING="ascii").returncode == 0
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = in_a_process(f"cd {tmp_path}/gone; rmdir {tmp_path}/gone; job train --store here")
+    assert done.returncode == 2
+    assert "the current folder can't be used" in one_line(done.stderr)
+
+
+def no_permission() -> None:
+    raise PermissionError(13, "Permission denied", "/some/file")
+
+
+def test_what_may_not_be_touched_is_the_users_to_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(no_permission) == 2
+    assert "/some/file: Permission denied; choose another place" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--tasks", "0"], "--tasks 0: expected 1 or more"),
+        (["train", "--tasks", "4"], "--tasks 4 without --task: give both, or neither"),
+        (["train", "--task", "4"], "--task 4 without --tasks: give both, or neither"),
+        (["sky", "serve", "--port", "http"], "--port 'http': expected a whole number"),
+        (["infer", "--model", "x/y/z"], "ref 'x/y/z': expected model/name"),
+        ([], "missing command: expected one of catalog, shard"),
+        (["artifacts"], "missing command: expected one of ls, show"),
+    ],
+)
+def test_more_mistakes_are_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert photoz_job(*arguments) == 2
+    assert says in one_line(capsys.readouterr().err)
