@@ -19,7 +19,7 @@ from photoz.errors import ExitCode, PhotozError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
-INTERRUPTED, READER_LEFT = 130, 141  # as shells report Ctrl-C, and a pipe whose reader has gone
+READER_LEFT = 141  # as shells report a pipe whose reader has gone
 
 
 def run_job(options: JobOptions, job: Callable[[], Outcome]) -> None:
@@ -39,7 +39,7 @@ def print_outcome(outcome: dict[str, Any], started: float) -> None:
 def exit_code_of(command: Callable[[], Any]) -> int:
     """Run a command line and return its exit code; a user's mistake is one line on stderr, a bug a traceback."""
     try:
-        command()
+        returned = command()
     except Exit as stop:
         return stop.exit_code
     except TyperException as error:
@@ -47,7 +47,9 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except PhotozError as error:
         return last_words.say(str(error), error.exit_code)
     except (KeyboardInterrupt, Abort):
-        return last_words.say("interrupted; finished pieces are kept: run the same command to go on", INTERRUPTED)
+        return last_words.say(
+            "interrupted; finished pieces are kept: run the same command to go on", runtime.INTERRUPTED
+        )
     except SystemExit as stop:
         # Typer leaves this way when the reader of its output has gone (`… --help | head`).
         return READER_LEFT if isinstance(stop.__context__, BrokenPipeError) else _status(stop)
@@ -67,19 +69,26 @@ def exit_code_of(command: Callable[[], Any]) -> int:
         return _say_bug()
     except BaseException:  # noqa: BLE001 - the outermost frame: whatever is left is a bug
         return _say_bug()
-    return ExitCode.DONE
+    # Typer turns Ctrl-C, and its own Exit, into a value that is returned.
+    if returned == runtime.INTERRUPTED:
+        return _say_interrupted()
+    return returned if isinstance(returned, int) else ExitCode.DONE
 
 
 def leave(code: int) -> NoReturn:
     """End the process. One that was stopped doesn't wait for its threads: they may hang in a request for minutes."""
     runtime.ignore_stops()
-    if code in (ExitCode.PREEMPTED, INTERRUPTED):
+    if code in (ExitCode.PREEMPTED, runtime.INTERRUPTED):
         os._exit(code)
     sys.exit(code)
 
 
 def _status(stop: SystemExit) -> int:
     return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _say_interrupted() -> int:
+    return last_words.say("interrupted; finished pieces are kept: run the same command to go on", runtime.INTERRUPTED)
 
 
 def _say_bug() -> int:

@@ -290,7 +290,9 @@ def _cgroup_quota() -> int | None:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 GRACE_S = 20.0  # Kubernetes and Slurm kill 30 s after their signal; leaving takes a moment, too
+INTERRUPTED = 130  # as shells report Ctrl-C
 _stop_signal: list[int] = []
+_deaf = threading.Event()
 
 
 def install_stop_handlers(grace_s: float = GRACE_S) -> None:
@@ -341,11 +343,13 @@ def _watch(pipe: int, grace_s: float) -> None:
     """Wait for a stop signal; where the process is still there `grace_s` later, say so and end it."""
     while True:
         for number in os.read(pipe, 64):
+            if number == signal.SIGINT and _deaf.is_set():
+                _end_now(f"interrupted; {_GO_ON}", INTERRUPTED)
             # A server that has put its own handler in place of ours leaves in its own way.
             if number in STOP_SIGNALS and signal.getsignal(number) is _note_stop:
                 _stop_signal.append(number)  # the main thread's handler may be a long C call away
                 time.sleep(grace_s)
-                _end_now(f"{_stopped_by()} while busy for {grace_s:g} s; {_GO_ON}")
+                _end_now(f"{_stopped_by()} while busy for {grace_s:g} s; {_GO_ON}", ExitCode.PREEMPTED)
 
 
 def _plain_line(message: str, _code: int) -> bytes:
@@ -361,13 +365,23 @@ def say_at_forced_end(line: Callable[[str, int], bytes]) -> None:
     _last_line = line
 
 
-def _end_now(message: str) -> None:
+def _end_now(message: str, code: int) -> None:
     # Not through sys.stderr: the main thread may hold its lock, blocked by a pipe that nobody empties.
     with suppress(OSError, ValueError):
-        text = _last_line(message, ExitCode.PREEMPTED)
+        text = _last_line(message, code)
         if select.select([], [2], [], 1.0)[1]:
             os.write(2, text)
-    os._exit(ExitCode.PREEMPTED)
+    os._exit(code)
+
+
+@contextmanager
+def interrupted_at_once() -> Iterator[None]:
+    """While the block waits in C, where Python's own handler gets no turn, Ctrl-C ends the process there and then."""
+    _deaf.set()
+    try:
+        yield
+    finally:
+        _deaf.clear()
 
 
 def stop_requested() -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -400,6 +401,18 @@ def in_a_process(shell_line: str, **environment: str) -> subprocess.CompletedPro
     return subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, env=os.environ | path | environment, timeout=120
     )
+
+
+def test_ctrl_c_in_a_job_is_exit_code_130_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("jobs.train.train_model", interrupted)
+    monkeypatch.setattr(JobOptions, "input", interrupted)
+    assert photoz_job("train") == 130
+    assert one_line(capsys.readouterr().err).startswith("photoz-job: error: interrupted; finished pieces are kept")
 
 
 def test_a_closed_output_gets_nothing_and_changes_no_exit_code() -> None:

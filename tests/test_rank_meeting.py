@@ -38,8 +38,12 @@ def test_train_by_hand_in_a_shell_of_srun_says_at_once_whom_it_waits_for_and_wha
         try:
             line = next(line for line in process.stderr if " waits for " in line)
             assert process.poll() is None
+            process.send_signal(signal.SIGINT)  # Ctrl-C: torch would wait on for its 20 minutes
+            rest = process.stderr.read()
+            assert process.wait(60) == 130, rest
         finally:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
+    assert rest.splitlines()[-1].startswith("photoz-job: error: interrupted; ")
     assert "rank 0 of 2 (SLURM_PROCID=0, SLURM_STEP_NUM_TASKS=2) waits for 1 other at localhost:24711" in line
     assert "srun --overlap photoz-job train" in line
     assert "env -u SLURM_STEP_NUM_TASKS photoz-job train" in line

@@ -76,7 +76,8 @@ def _told_while_waiting(world: runtime.World, timeout_s: float) -> Iterator[None
 
     threading.Thread(target=say_again, daemon=True, name="waiting").start()
     try:
-        yield
+        with runtime.interrupted_at_once():
+            yield
     finally:
         met.set()
 
