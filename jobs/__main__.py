@@ -1,7 +1,7 @@
 """Entry point of photoz-job, also as `python -m jobs`."""
 
 import codecs
-import io
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,9 @@ from photoz.errors import BadInput
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    _open_what_is_closed()
     # Before the imports below, which take a second or two: a stop signal must not fall into them.
     runtime.install_stop_handlers()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that can't show a character stops no job
     from jobs.app import app
     from jobs.session import exit_code_of, leave
 
@@ -35,6 +33,19 @@ def _in_this_locale(app: Callable[..., Any]) -> None:
             f"the name {error.object!r} can't be written in this locale ({encoding}); set LC_ALL=C.UTF-8, or "
             "PYTHONUTF8=1, and run the same command"
         ) from None
+
+
+def _open_what_is_closed() -> None:
+    """Put /dev/null in place of a closed stdin, stdout or stderr, or the next file opened would get its output."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # a terminal that can't show a character stops no job
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":
