@@ -56,7 +56,9 @@ class FileStore:
         return True
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        for key, path in _files_below(self.folder, "", prefix):
+        # From the deepest folder that the prefix names: those beside it may hold very many files.
+        folder = prefix[: prefix.rfind("/") + 1]
+        for key, path in _files_below(self._path(folder), folder, prefix):
             try:
                 status = path.stat()
             except FileNotFoundError:

@@ -9,9 +9,9 @@ from typing import Any
 from photoz import progress
 from photoz.artifacts.artifact import Artifact, check, load, refs
 from photoz.artifacts.claims import DEAD_AFTER_S, clear
-from photoz.artifacts.garbage import published_files
+from photoz.artifacts.garbage import Published
 from photoz.artifacts.manifest import canonical_json
-from photoz.artifacts.refs import Ref, data_prefix, manifest_key, removed_key
+from photoz.artifacts.refs import Ref, data_prefix, fingerprint_key, manifest_key, removed_key
 from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError
 
@@ -123,10 +123,11 @@ def remove(artifact: Artifact, force: bool = False) -> int | None:
     store.create(removed_key(ref), canonical_json({"removed": str(ref), "payload_sha256": artifact.payload_sha256}))
     store.delete(manifest_key(ref))
     fingerprint = artifact.manifest.fingerprint
+    store.delete(fingerprint_key(ref, fingerprint))
 
     def unneeded(items: Sequence[StoredObject]) -> list[str]:
         # Looked up while no job can begin there: one that has published since needs the files.
-        shared = fingerprint in published_files(store, ref.kind, ref.name)
+        shared = Published(store, ref).paths_now(fingerprint) is not None
         return [] if shared else [item.key for item in items]
 
     cleared = clear(store, data_prefix(ref.kind, ref.name, fingerprint), unneeded, DEAD_AFTER_S)
