@@ -108,6 +108,7 @@ class Draft:
         self._manifests: dict[int, Manifest | None] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._have_all_receipts = dest.task.count == 1
+        self._receipt_written = False
         self._claim = Claim(dest.store, self._folder.prefix, about_process(dest.task))
         self._twin = self._same_fingerprint(numbers(dest.store, ref))
         self.published = self._outcome("exists", self._twin) if self._twin and not dest.force else None
@@ -141,7 +142,7 @@ class Draft:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.published and self._claim.release() and error is not None:
-            keep_failure(self._store, self._prefix, self._dest.task, error)
+            keep_failure(self._store, self._prefix, self._dest.task, error, self._receipt_written)
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
@@ -174,6 +175,10 @@ class Draft:
     def stage(self, entry: FileEntry) -> bytes:
         """An intermediate file that any slice has put, as its piece's receipt names it; MissingArtifact if gone."""
         return self._folder.read(entry)
+
+    def stages(self, receipts: Sequence[PieceReceipt]) -> Iterator[bytes]:
+        """The intermediate files of these pieces, in order, read by threads; raises as `stage`, and Preempted."""
+        return _at_once(self.stage, [entry for receipt in receipts for entry in receipt.staged])
 
     # Pieces and slices
 
@@ -229,6 +234,7 @@ class Draft:
         task = self._dest.task
         receipt = SliceReceipt(index=task.index, count=task.count, pieces=tuple(_sorted(self._finished)))
         self._store.put(self._prefix + slice_receipt_name(task.index, task.count), encode(receipt))
+        self._receipt_written = True
         return Finished(self._store, self._prefix, task.count).add(task.index)
 
     def receipts(self) -> list[PieceReceipt]:
@@ -366,7 +372,8 @@ class Draft:
 
 def _at_once(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """What `read` returns for each item, in order, by threads. Raises Preempted when asked to stop."""
-    return in_order(read, items, min(_READERS, 1 + len(items) // _READS_A_THREAD))
+    threads = min(_READERS, 1 + len(items) // _READS_A_THREAD)
+    return in_order(read, items, threads, ahead=2 * threads)
 
 
 def _as_input(artifact: Artifact) -> Input:

@@ -22,15 +22,17 @@ def about_process(task: TaskSlice) -> dict[str, Any]:
     return {"task": task.index, "tasks": task.count, "host": socket.gethostname(), "scheduler": scheduler()}
 
 
-def keep_failure(store: Store, folder: str, task: TaskSlice, error: BaseException) -> None:
+def keep_failure(store: Store, folder: str, task: TaskSlice, error: BaseException, receipt_written: bool) -> None:
     """Leave a note in the data folder on how the slice ended; a store that fails now gets none.
 
-    Nothing removes it when the slice is redone: a receipt that is newer says that it is done.
+    Nothing removes it when the slice is redone: a receipt that is newer says that it is done. `receipt_written`: this
+    process wrote the receipt, and failed later, in the commit.
     """
     code = int(error.exit_code) if isinstance(error, PhotozError) else None
     text = " ".join(str(error).split()) if isinstance(error, PhotozError) else f"{type(error).__name__}: {error}"
     ended = {"exit_code": code, "message": shown(text)[:_MOST_CHARACTERS], "at": f"{datetime.now(UTC):%FT%TZ}"}
+    about = about_process(task) | ended | {"receipt_written": receipt_written}
     try:
-        store.put(folder + failed_name(task.index, task.count), canonical_json(about_process(task) | ended))
+        store.put(folder + failed_name(task.index, task.count), canonical_json(about))
     except PhotozError as failed:
         log.debug("no note on how the slice ended: %s", failed)
