@@ -1,18 +1,24 @@
 """What a slice and the commit cost when there are many slices: requests are counted, and nothing is read twice."""
 
+import itertools
+import shutil
 import signal
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from photoz import runtime
-from photoz.artifacts import Destination, Draft, Ref, Store, load, upkeep
+from photoz.artifacts import Destination, Draft, Ref, Store, load, open_store, upkeep
 from photoz.artifacts.finished import Finished
 from photoz.artifacts.garbage import delete_garbage, garbage
+from photoz.artifacts.probe import ensure_conditional_create
 from photoz.artifacts.refs import FINISHED, slice_receipt_name
 from photoz.errors import MissingArtifact, Preempted, TryAgain
 from photoz.runtime import TaskSlice
 from tests.counting_store import Counting
 from tests.sample_job import write
+from tests.stepped_store import Stepped
 
 
 def pieces(count: int) -> list[str]:
@@ -129,6 +135,28 @@ def test_a_commit_that_is_asked_to_stop_ends_between_two_reads_and_goes_on_later
     assert stopping.requests["receipts"] < 70
     stop.clear()
     assert write(file_store, task=TaskSlice(69, 70), pieces=pieces(70)).status == "created"
+
+
+def test_a_slice_that_dies_before_any_of_its_requests_is_done_again_alone(
+    file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("photoz.artifacts.draft.Finished", partial(Finished, fan_out=2))  # two levels of marks
+    slices = [partial(write, task=TaskSlice(index, 4), pieces=pieces(4)) for index in range(4)]
+    for one in slices[:3]:
+        one(file_store)
+    for steps in itertools.count():
+        store = open_store(str(shutil.copytree(file_store.url, tmp_path / str(steps))))
+        ensure_conditional_create(store)
+        killed = Stepped(store, slices[3])
+        for _ in range(steps):
+            killed.step()
+        whole = killed.ended
+        killed.kill()
+        assert slices[3](store).status in ("created", "exists")
+        upkeep.verify(load(store, Ref("shards", "x", 1)))
+        if whole:
+            break
+    assert steps > 20
 
 
 def test_gc_asks_once_for_each_name_and_version(file_store: Store) -> None:
