@@ -43,10 +43,10 @@ def test_pieces_and_slices_are_done_at_work_failed_stopped_or_missing(store: Sto
 
 
 def test_a_slice_that_is_done_again_has_failed_no_longer_and_a_published_draft_lists_no_slices(store: Store) -> None:
-    fail(store, 1, 2, ValueError("a bug"))
+    fail(store, 1, 2, ValueError("a bug in \udcff.fits"))  # a name as Python has it that is no UTF-8
     (draft,) = status_of(store, "x")
     assert (draft.pieces, draft.missing) == (None, None)  # task 0, which records them, has not begun
-    assert (draft.slices[1].exit_code, draft.slices[1].message) == (None, "ValueError: a bug")
+    assert (draft.slices[1].exit_code, draft.slices[1].message) == (None, "ValueError: a bug in ?.fits")
     write(store, task=TaskSlice(1, 2))
     assert states(status_of(store, "x")[0]) == {0: "missing", 1: "done"}
     write(store, task=TaskSlice(0, 2))

@@ -29,8 +29,13 @@ def keep_failure(store: Store, folder: str, task: TaskSlice, error: BaseExceptio
     process wrote the receipt, and failed later, in the commit.
     """
     code = int(error.exit_code) if isinstance(error, PhotozError) else None
-    text = " ".join(str(error).split()) if isinstance(error, PhotozError) else f"{type(error).__name__}: {error}"
-    ended = {"exit_code": code, "message": shown(text)[:_MOST_CHARACTERS], "at": f"{datetime.now(UTC):%FT%TZ}"}
+    text = str(error) if isinstance(error, PhotozError) else f"{type(error).__name__}: {error}"
+    text = text.encode("utf-8", "replace").decode()  # it may name a file whose bytes are no UTF-8
+    ended = {
+        "exit_code": code,
+        "message": shown(" ".join(text.split()))[:_MOST_CHARACTERS],
+        "at": f"{datetime.now(UTC):%FT%TZ}",
+    }
     about = about_process(task) | ended | {"receipt_written": receipt_written}
     try:
         store.put(folder + failed_name(task.index, task.count), canonical_json(about))

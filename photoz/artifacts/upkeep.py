@@ -106,8 +106,14 @@ def _readable(store: Store, kind: str | None) -> Iterator[Artifact]:
 
 def remove_unreadable(store: Store, ref: Ref) -> None:
     """Remove a version whose manifest can't be read; what it was made of is not known, and left to gc."""
-    store.create(removed_key(ref), canonical_json({"removed": str(ref)}))
+    _unpublish(store, ref, {})
+
+
+def _unpublish(store: Store, ref: Ref, why: dict[str, str]) -> None:
+    store.create(removed_key(ref), canonical_json({"removed": str(ref)} | why))
     store.delete(manifest_key(ref))
+    for mark in list(store.list(fingerprint_key(ref, ""))):
+        store.delete(mark.key)
 
 
 def remove(artifact: Artifact, force: bool = False) -> int | None:
@@ -120,10 +126,8 @@ def remove(artifact: Artifact, force: bool = False) -> int | None:
     users = users_of(store, ref)
     if users and not force:
         raise Conflict(f"{ref}: is the input of {', '.join(map(str, users))}; remove those first, or use --force")
-    store.create(removed_key(ref), canonical_json({"removed": str(ref), "payload_sha256": artifact.payload_sha256}))
-    store.delete(manifest_key(ref))
+    _unpublish(store, ref, {"payload_sha256": artifact.payload_sha256})
     fingerprint = artifact.manifest.fingerprint
-    store.delete(fingerprint_key(ref, fingerprint))
 
     def unneeded(items: Sequence[StoredObject]) -> list[str]:
         # Looked up while no job can begin there: one that has published since needs the files.
