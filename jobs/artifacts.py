@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from jobs.options import JobOptions, flag
 from photoz.artifacts import KINDS, Artifact, Ref, Store, load, open_store, parse_duration, upkeep
 from photoz.artifacts.artifact import check_there
 from photoz.artifacts.garbage import delete_garbage, garbage
+from photoz.artifacts.status import DraftStatus, SliceStatus, in_ranges, status_of
 from photoz.errors import BadFormat, BadInput
 from photoz.redaction import shown
 
@@ -28,6 +30,7 @@ StoreFlag = Annotated[str, flag("store", "Object store: s3://bucket/prefix, file
 JsonFlag = Annotated[bool, typer.Option("--json", help="JSON for scripts instead of a table.")]
 RefArgument = Annotated[str, typer.Argument(metavar="REF", help="kind/name, kind/name@v3 or kind/name@latest.")]
 DEFAULT_STORE: str = JobOptions.store
+_SHOWN = 10  # missing pieces by name
 
 
 @app.command("ls", epilog="Example: photoz-job artifacts ls --kind model --store s3://bucket/photoz")
@@ -91,6 +94,64 @@ def show(ref: RefArgument, store: StoreFlag = DEFAULT_STORE, as_json: JsonFlag =
     for entry in artifact.entries:
         files.add_row(entry.name, _size(entry.bytes), "" if entry.rows is None else str(entry.rows), entry.sha256[:12])
     _print_table(files)
+
+
+@app.command("status", epilog="Example: photoz-job artifacts status shards/mgs")
+def status(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="kind/name, or a name to look for in every kind.")],
+    store: StoreFlag = DEFAULT_STORE,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show which pieces and slices of a running or failed job are done, at work, failed or missing."""
+    logs.set_up("text")
+    found = status_of(open_store(store), name)
+    if as_json:
+        _print_json([draft.as_dict() for draft in found])
+        return
+    table = _table("artifact", "fingerprint", "touched", "state", "what")
+    for draft in found:
+        label = draft.published or draft.artifact
+        facts = [(label, draft.fingerprint, _ago(draft.seconds_ago), *fact) for fact in _facts(draft)]
+        for row in [*facts[:1], *(("", "", "", *fact[3:]) for fact in facts[1:])]:
+            table.add_row(*row)
+    _print_table(table)
+
+
+def _facts(draft: DraftStatus) -> Iterator[tuple[str, str]]:
+    """(state, what is in it), the slices of each number of tasks with why they failed."""
+    if draft.published:
+        yield "published", f"{len(draft.done)} pieces"
+        return
+    of = "" if draft.pieces is None else f" of {draft.pieces}"
+    yield "done", f"{len(draft.done)}{of} pieces"
+    if draft.missing is None:
+        yield "missing", "not known before task 0 has begun: it records which pieces there are"
+    elif draft.missing:
+        yield "missing", f"pieces {_some(draft.missing)}"
+    if draft.checkpoint_step is not None:
+        yield "checkpoint", f"after step {draft.checkpoint_step}"
+    groups: dict[tuple[int, str], list[SliceStatus]] = {}
+    for one in draft.slices:
+        groups.setdefault((one.tasks, one.state), []).append(one)
+    for (tasks, state), slices in groups.items():
+        yield state, f"{len(slices)} of {tasks} slices: {in_ranges(one.task for one in slices)}"
+        for one in slices if state not in ("done", "missing") else []:
+            code = "" if one.exit_code is None else f"exit code {one.exit_code}: "
+            ended = f": {code}{one.message}" if one.message else ""
+            lacks = f", without {_some(one.missing)}" if one.missing else ""
+            yield "", f"  slice {one.task} on {one.host}, seen {_ago(one.seconds_ago or 0.0)}{lacks}{ended}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more (see --json)" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 @app.command("verify", epilog="Example: photoz-job artifacts verify shards/mgs")

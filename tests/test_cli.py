@@ -11,7 +11,7 @@ from jobs.session import exit_code_of
 from photoz.artifacts import Destination, Draft, Ref, Store, load
 
 COMMANDS = ["catalog", "shard", "train", "infer", "evaluate", "run", "doctor"]
-ARTIFACTS = ["ls", "show", "verify", "export", "diff", "rm", "gc"]
+ARTIFACTS = ["ls", "show", "status", "verify", "export", "diff", "rm", "gc"]
 
 
 def photoz_job(*arguments: str) -> int:

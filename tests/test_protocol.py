@@ -21,6 +21,7 @@ from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.artifacts.probe import ensure_conditional_create
 from photoz.errors import MissingArtifact, TryAgain
 from photoz.runtime import TaskSlice
+from tests import slices_model
 from tests.protocol_model import Process, Rules, explore
 from tests.sample_job import PIECES, write
 from tests.stepped_store import Stepped
@@ -52,6 +53,31 @@ def test_in_no_order_of_steps_and_deaths_is_a_promise_broken(case: str) -> None:
 def test_each_rule_is_needed_and_the_model_tells(rule_name: str) -> None:
     bent = replace(Rules(), **{rule_name: False})
     assert any(explore(processes, bent)[1] for processes in CASES.values())
+
+
+SLICES = [slices_model.Process(index) for index in range(slices_model.COUNT)]
+SLICES_BEGIN = {
+    "two that are last at once": (slices_model.done(0, 2), [SLICES[1], SLICES[3]]),
+    "two that are last in one group, and one that is run again": (slices_model.done(2, 3), SLICES[:3]),
+    "a slice that is started twice": (slices_model.done(0, 1, 2), [SLICES[3], SLICES[3]]),
+    "receipts without marks, in every group": (slices_model.receipts(0, 2), [SLICES[1], SLICES[3]]),
+    "receipts without marks, of a whole group": (slices_model.receipts(2, 3), SLICES[:2]),
+    "a removal that fails": (slices_model.done(0, 1, 2), [slices_model.Process(-1, most=1), SLICES[3]]),
+    "a removal that fails late": (slices_model.done(0, 1, 2), [slices_model.Process(-1, most=3), *SLICES[2:]]),
+}
+
+
+@pytest.mark.parametrize("begin", SLICES_BEGIN)
+def test_in_no_order_of_requests_and_deaths_do_slices_miss_that_all_are_done(begin: str) -> None:
+    states, wrong = slices_model.explore(*SLICES_BEGIN[begin], slices_model.Rules())
+    assert wrong is None
+    assert states > 100
+
+
+@pytest.mark.parametrize("rule_name", [rule.name for rule in fields(slices_model.Rules)])
+def test_each_rule_of_slices_is_needed_and_the_model_tells(rule_name: str) -> None:
+    bent = replace(slices_model.Rules(), **{rule_name: False})
+    assert any(slices_model.explore(*begin, bent)[1] for begin in SLICES_BEGIN.values())
 
 
 REF = Ref("shards", "x")

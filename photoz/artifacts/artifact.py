@@ -19,7 +19,15 @@ from photoz import runtime
 from photoz.artifacts.cache import Cache
 from photoz.artifacts.manifest import FileEntry, Manifest, sha256_hex
 from photoz.artifacts.parquet import BROKEN, bounded_batches, check_types, check_unfolded, read_bounded
-from photoz.artifacts.refs import KINDS, Ref, artifact_prefix, manifest_key, manifest_ref, removed_key
+from photoz.artifacts.refs import (
+    KINDS,
+    Ref,
+    artifact_prefix,
+    manifest_key,
+    manifest_ref,
+    marked_fingerprint,
+    removed_key,
+)
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, Store
 from photoz.errors import BadFormat, BadInput, MissingArtifact, PhotozError, TryAgain
 
@@ -214,18 +222,41 @@ def problem_with(entry: FileEntry, path: Path) -> str | None:
     return None if digest == entry.sha256 else f"sha256 {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
 
 
-def versions(store: Store, ref: Ref) -> tuple[list[int], list[int]]:
-    """(published, removed) version numbers of a kind and name, ascending.
+@dataclass(frozen=True)
+class Numbers:
+    """The version numbers of a kind and name in one listing, ascending; fingerprints of those published, if marked."""
+
+    published: list[int]
+    removed: list[int]
+    fingerprints: dict[int, str]
+
+    @property
+    def following(self) -> int:
+        """The next number to hand out."""
+        return max([0, *self.published, *self.removed]) + 1
+
+
+def numbers(store: Store, ref: Ref) -> Numbers:
+    """The versions that there are.
 
     A manifest under a removed number is that of a writer which came too late, and will be taken back.
     """
     published: set[int] = set()
     removed: set[int] = set()
+    fingerprints: dict[int, str] = {}
     for item in store.list(artifact_prefix(ref) + "v"):
+        if marked := marked_fingerprint(item.key):
+            fingerprints[marked[0]] = marked[1]
         found = manifest_ref(item.key)
         if found and found.version:
             (removed if item.key == removed_key(found) else published).add(found.version)
-    return sorted(published - removed), sorted(removed)
+    return Numbers(sorted(published - removed), sorted(removed), fingerprints)
+
+
+def versions(store: Store, ref: Ref) -> tuple[list[int], list[int]]:
+    """(published, removed) version numbers of a kind and name, ascending."""
+    found = numbers(store, ref)
+    return found.published, found.removed
 
 
 def is_removed(store: Store, ref: Ref) -> bool:

@@ -7,9 +7,10 @@ claims. A store's listing shows what was written before it, so at least one of t
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from photoz.artifacts.refs import CLAIMS, CLEARING
+from photoz.artifacts.manifest import canonical_json
+from photoz.artifacts.refs import CLAIMS, CLEARING, FINISHED
 from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import PhotozError, TryAgain
 
@@ -20,10 +21,10 @@ RENEW_AFTER_S = 3_600.0
 
 
 class Claim:
-    """One process's claim on a data folder: that what lies there, or will, is needed."""
+    """One process's claim on a data folder: that what lies there, or will, is needed. `about` says who it is."""
 
-    def __init__(self, store: Store, folder: str) -> None:
-        self._store, self._folder = store, folder
+    def __init__(self, store: Store, folder: str, about: Mapping[str, object]) -> None:
+        self._store, self._folder, self._about = store, folder, canonical_json(about)
         self._key = f"{folder}{CLAIMS}{uuid.uuid4().hex}.json"
         self._written_at = 0.0
 
@@ -42,15 +43,17 @@ class Claim:
         if time.monotonic() - self._written_at > RENEW_AFTER_S:
             self._write()
 
-    def release(self) -> None:
-        """Give the claim up. A store that fails now keeps a claim that dies by itself."""
+    def release(self) -> bool:
+        """Give the claim up; False for a store that fails now and keeps it: it dies by itself."""
         try:
             self._store.delete(self._key)
         except PhotozError as error:
             log.debug("claim left behind: %s", error)
+            return False
+        return True
 
     def _write(self) -> None:
-        self._store.put(self._key, b"{}")
+        self._store.put(self._key, self._about)
         self._written_at = time.monotonic()
 
 
@@ -73,7 +76,8 @@ def clear(
         # Somebody else's mark stays: as long as they delete, no job may begin here.
         marks = {item.key for item in at_work if item.key.startswith(folder + CLEARING)} | {mark}
         doomed = list(unneeded([item for item in found if item.key not in marks]))
-        for key in doomed:
+        # Marks of finished slices go first: one that outlives its receipt, should this stop half-way, would be wrong.
+        for key in sorted(doomed, key=lambda key: not key.startswith(folder + FINISHED)):
             store.delete(key)
         return doomed
     finally:

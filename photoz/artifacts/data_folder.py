@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from photoz.artifacts.manifest import FileEntry, sha256_hex
 from photoz.artifacts.refs import again_name, state_name
 from photoz.artifacts.store import NoSuchKey, Store
 from photoz.errors import MissingArtifact, TryAgain
+from photoz.runtime import check_stop
 
 log = logging.getLogger("photoz.artifacts")
 
@@ -58,12 +60,15 @@ class DataFolder:
             raise TryAgain(f"{self.store.url}: {entry.path}: came out damaged; run the same command again")
         return data
 
-    def check_complete(self, files: dict[str, FileEntry]) -> None:
-        """Raises MissingArtifact if a file has gone since its receipt was written."""
-        there = {item.key: item.bytes for item in self.store.list(self.prefix)}
-        for entry in files.values():
-            if there.get(entry.path) != entry.bytes:
-                raise self.gone(entry.path)
+    def check_complete(self, files: Iterable[FileEntry]) -> None:
+        """Raises MissingArtifact if a file has gone since its receipt was written, Preempted when asked to stop."""
+        missing = {entry.path: entry.bytes for entry in files}
+        for item in self.store.list(self.prefix):
+            check_stop()
+            if missing.get(item.key) == item.bytes:
+                del missing[item.key]
+        for key in sorted(missing):
+            raise self.gone(key)
 
     def gone(self, key: str) -> MissingArtifact:
         """The error for a file that should be there."""

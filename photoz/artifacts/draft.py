@@ -8,17 +8,19 @@ the second finds it there, and one that makes it differently writes its own besi
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from photoz.artifacts.artifact import Artifact, is_removed, load, versions
+from photoz.artifacts.artifact import Artifact, Numbers, is_removed, load, numbers
 from photoz.artifacts.changes import unlike
 from photoz.artifacts.claims import Claim
 from photoz.artifacts.data_folder import DataFolder
+from photoz.artifacts.failures import about_process, keep_failure
+from photoz.artifacts.finished import Finished
 from photoz.artifacts.manifest import (
     FileEntry,
     Input,
@@ -31,20 +33,30 @@ from photoz.artifacts.probe import ensure_conditional_create
 from photoz.artifacts.provenance import current_producer
 from photoz.artifacts.receipts import PieceReceipt, SliceReceipt, encode, read_receipt
 from photoz.artifacts.refs import (
+    PIECES,
+    PLAN,
     Ref,
     check_name,
     check_payload_name,
     data_prefix,
+    fingerprint_key,
     manifest_key,
     piece_receipt_name,
     slice_receipt_name,
     stage_name,
 )
-from photoz.artifacts.store import Store
-from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact
+from photoz.artifacts.store import NoSuchKey, Store
+from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError
+from photoz.ordered import in_order
 from photoz.runtime import TaskSlice
 
 log = logging.getLogger("photoz.artifacts")
+
+_READERS = 16  # small objects at once: latency, not work
+_READS_A_THREAD = 4  # for fewer, a thread is not worth its start
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -96,8 +108,10 @@ class Draft:
         self._loose: dict[str, FileEntry] = {}
         self._manifests: dict[int, Manifest | None] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._claim = Claim(dest.store, self._folder.prefix)
-        self._twin = self._same_fingerprint(versions(dest.store, ref)[0])
+        self._have_all_receipts = dest.task.count == 1
+        self._receipt_written = False
+        self._claim = Claim(dest.store, self._folder.prefix, about_process(dest.task))
+        self._twin = self._same_fingerprint(numbers(dest.store, ref))
         self.published = self._outcome("exists", self._twin) if self._twin and not dest.force else None
         if not self.published:
             ensure_conditional_create(dest.store)
@@ -128,8 +142,8 @@ class Draft:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.published:
-            self._claim.release()
+        if not self.published and self._claim.release() and error is not None:
+            keep_failure(self._store, self._prefix, self._dest.task, error, self._receipt_written)
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
@@ -163,15 +177,28 @@ class Draft:
         """An intermediate file that any slice has put, as its piece's receipt names it; MissingArtifact if gone."""
         return self._folder.read(entry)
 
+    def stages(self, receipts: Sequence[PieceReceipt]) -> Iterator[bytes]:
+        """The intermediate files of these pieces, in order, read by threads; raises as `stage`, and Preempted."""
+        return _at_once(self.stage, [entry for receipt in receipts for entry in receipt.staged])
+
     # Pieces and slices
 
     def todo(self, pieces: Sequence[str]) -> list[str]:
         """This slice's pieces that still have to be made, in order. Names must not depend on the number of slices."""
-        mine = self._dest.task.take(pieces)
+        task = self._dest.task
+        mine = task.take(pieces)
+        if task.index == 0:  # for people: `artifacts status` compares it with the receipts
+            self._store.create(self._prefix + PLAN, canonical_json({"pieces": list(pieces)}))
         if not self._dest.force:
-            there = {item.key for item in self._store.list(self._prefix + piece_receipt_name("").removesuffix(".json"))}
-            self._finished |= {piece: self._stored(piece) for piece in mine if self._receipt_key(piece) in there}
+            # Others' receipts are no concern of a slice's: it asks for its own, one by one.
+            perhaps = mine if task.count > 1 else self._with_receipts(mine)
+            found = zip(perhaps, _at_once(self._stored, perhaps), strict=True)
+            self._finished |= {piece: receipt for piece, receipt in found if receipt}
         return [piece for piece in mine if piece not in self._finished]
+
+    def _with_receipts(self, pieces: Sequence[str]) -> list[str]:
+        there = {item.key for item in self._store.list(self._prefix + PIECES)}
+        return [piece for piece in pieces if self._receipt_key(piece) in there]
 
     def finish_piece(
         self,
@@ -188,7 +215,7 @@ class Draft:
         if self._dest.force:
             self._store.put(self._receipt_key(piece), encode(receipt))
         elif not self._store.create(self._receipt_key(piece), encode(receipt)):
-            receipt = self._stored(piece)
+            receipt = self._stored(piece) or receipt
         self._finished[piece] = receipt
         for entry in files:
             self._loose.pop(entry.name, None)  # the receipt speaks for them from here on
@@ -197,27 +224,42 @@ class Draft:
     def _receipt_key(self, piece: str) -> str:
         return self._prefix + piece_receipt_name(piece)
 
-    def _stored(self, piece: str) -> PieceReceipt:
-        return read_receipt(self._store, self._receipt_key(piece), self._prefix, PieceReceipt)
+    def _stored(self, piece: str) -> PieceReceipt | None:
+        try:
+            return read_receipt(self._store, self._receipt_key(piece), self._prefix, PieceReceipt)
+        except NoSuchKey:
+            return None
 
     def finish_slice(self) -> bool:
         """Record that this slice's pieces are all made; True when every slice's are, so that this one commits."""
         task = self._dest.task
         receipt = SliceReceipt(index=task.index, count=task.count, pieces=tuple(_sorted(self._finished)))
         self._store.put(self._prefix + slice_receipt_name(task.index, task.count), encode(receipt))
-        return len(self._slice_keys()) == task.count
-
-    def _slice_keys(self) -> list[str]:
-        count = self._dest.task.count
-        expected = {self._prefix + slice_receipt_name(index, count) for index in range(count)}
-        return [item.key for item in self._store.list(self._prefix + "parts/") if item.key in expected]
+        self._receipt_written = True
+        return Finished(self._store, self._prefix, task.count).add(task.index)
 
     def receipts(self) -> list[PieceReceipt]:
-        """The pieces of all slices, sorted by name; call it once `finish_slice` has said True."""
-        for key in self._slice_keys():
-            for receipt in read_receipt(self._store, key, self._prefix, SliceReceipt).pieces:
-                self._finished.setdefault(receipt.piece, receipt)
+        """The pieces of all slices, sorted by name; call it once `finish_slice` has said True.
+
+        Raises Preempted when asked to stop, MissingArtifact if a slice's receipt has gone since.
+        """
+        if not self._have_all_receipts:
+            for receipt in _at_once(self._slice_receipt, range(self._dest.task.count)):
+                for piece in receipt.pieces:
+                    self._finished.setdefault(piece.piece, piece)
+            self._have_all_receipts = True
         return _sorted(self._finished)
+
+    def _slice_receipt(self, index: int) -> SliceReceipt:
+        count = self._dest.task.count
+        key = self._prefix + slice_receipt_name(index, count)
+        try:
+            return read_receipt(self._store, key, self._prefix, SliceReceipt)
+        except NoSuchKey:
+            raise MissingArtifact(
+                f"{self._store.url}: {key}: gone since it was made; run that slice again (--task {index} "
+                f"--tasks {count}): it makes what is missing, and publishes"
+            ) from None
 
     def partial(self) -> Outcome:
         """This slice is done, others are not."""
@@ -255,12 +297,12 @@ class Draft:
         """Publish as the next version; if a twin with the same fingerprint was quicker, its version is the result."""
         files = {entry.name: entry for receipt in self.receipts() for entry in receipt.files} | self._loose
         payload_sha256 = payload_digest(files.values())
-        self._folder.check_complete(files)
+        self._folder.check_complete(files.values())
         while True:
-            published, removed = versions(self._store, self._ref)
+            there = numbers(self._store, self._ref)
             # Looked for in just the versions that the next number is counted from: a twin that commits after this
             # listing takes that number, so the create below fails and the twin is found in the next round.
-            twin = self._same_fingerprint(published)
+            twin = self._same_fingerprint(there)
             if twin and not self._dest.force:
                 return self._outcome("exists", twin)
             if twin and twin.payload_sha256 != payload_sha256:
@@ -269,7 +311,7 @@ class Draft:
                 format_version=1,
                 kind=self._ref.kind,  # type: ignore[arg-type]
                 name=self._ref.name,
-                version=max([0, *published, *removed]) + 1,
+                version=there.following,
                 fingerprint=self.fingerprint,
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 producer=current_producer(),
@@ -282,7 +324,8 @@ class Draft:
             ref = self._ref.at(manifest.version)
             if self._store.create(manifest_key(ref), manifest.encode()):
                 if not is_removed(self._store, ref):
-                    before = self._manifests.get(published[-1]) if published else None
+                    self._mark_fingerprint(ref)
+                    before = self._manifest(there.published[-1]) if there.published else None
                     if before:
                         log.info("%s: %s", ref, unlike(before, manifest))
                     return self._outcome("created", manifest)
@@ -297,21 +340,33 @@ class Draft:
     def _prefix(self) -> str:
         return self._folder.prefix
 
-    def _same_fingerprint(self, published: Sequence[int]) -> Manifest | None:
-        """The newest of the published versions that has this fingerprint."""
-        for version in reversed(published):
-            if version not in self._manifests:
-                try:
-                    self._manifests[version] = load(self._store, self._ref.at(version)).manifest
-                except MissingArtifact:
-                    continue  # removed in between
-                except BadFormat as error:
-                    log.warning("%s; going on without it", error)
-                    self._manifests[version] = None
-            manifest = self._manifests[version]
+    def _mark_fingerprint(self, ref: Ref) -> None:
+        try:
+            self._store.put(fingerprint_key(ref, self.fingerprint), b"{}")
+        except PhotozError as error:
+            log.debug("%s is published, without the mark that spares others to read its manifest: %s", ref, error)
+
+    def _same_fingerprint(self, there: Numbers) -> Manifest | None:
+        """The newest of the published versions that has this fingerprint; those marked with another are not read."""
+        for version in reversed(there.published):
+            if there.fingerprints.get(version, self.fingerprint) != self.fingerprint:
+                continue
+            manifest = self._manifest(version)
             if manifest and manifest.fingerprint == self.fingerprint:
                 return manifest
         return None
+
+    def _manifest(self, version: int) -> Manifest | None:
+        """That of a published version, read once; None if it can't be read, or was removed meanwhile."""
+        if version not in self._manifests:
+            try:
+                self._manifests[version] = load(self._store, self._ref.at(version)).manifest
+            except MissingArtifact:
+                return None
+            except BadFormat as error:
+                log.warning("%s; going on without it", error)
+                self._manifests[version] = None
+        return self._manifests[version]
 
     def _outcome(self, status: str, manifest: Manifest) -> Outcome:
         return Outcome(str(self._ref.at(manifest.version)), status, manifest.payload_sha256)
@@ -321,6 +376,12 @@ class Draft:
             f"{self._ref}: {what} would change in a published version with the same inputs and settings "
             "(other hardware or library versions?); write under another --name"
         )
+
+
+def _at_once(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """What `read` returns for each item, in order, by threads. Raises Preempted when asked to stop."""
+    threads = min(_READERS, 1 + len(items) // _READS_A_THREAD)
+    return in_order(read, items, threads, ahead=2 * threads)
 
 
 def _as_input(artifact: Artifact) -> Input:

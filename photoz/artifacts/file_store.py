@@ -70,8 +70,10 @@ class FileStore:
             yield StoredObject(key, status.st_size, status.st_mtime)
 
     def _files(self, prefix: str) -> Iterator[tuple[str, Path]]:
+        # From the deepest folder that the prefix names: those beside it may hold very many files.
+        folder = prefix[: prefix.rfind("/") + 1]
         try:
-            yield from _files_below(self.folder, "", prefix)
+            yield from _files_below(self._path(folder), folder, prefix)
         except OSError as error:
             self._raise(error, prefix)
 

@@ -18,8 +18,13 @@ _NAME_RULE = "1 to 63 of a-z, 0-9, '.', '_', '-', starting with a letter or digi
 
 _REF = re.compile(rf"(?:(?P<kind>[a-z]+)/)?(?P<name>{NAME_PATTERN})(?:@(?P<version>latest|v[1-9][0-9]{{0,8}}))?")
 _MANIFEST_KEY = re.compile(rf"(?P<kind>[a-z]+)/(?P<name>{NAME_PATTERN})/v(?P<version>[1-9][0-9]{{0,8}})/manifest\.json")
+_FINGERPRINT_KEY = re.compile(
+    rf"[^/]+/[^/]+/v(?P<version>[1-9][0-9]{{0,8}})/fingerprint-(?P<fingerprint>{FINGERPRINT_PATTERN})"
+)
 _AGAIN = re.compile(r"again-[0-9a-f]{16}/")
 CLAIMS, CLEARING = "parts/claims/", "parts/clearing/"  # below the data folder; see claims.py
+FINISHED, FAILED, PIECES = "parts/finished/", "parts/failed/", "parts/pieces/"
+PLAN = "parts/plan.json"
 # One path inside a payload: folders allowed, nothing hidden, nothing that climbs out.
 _PAYLOAD_NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,4}[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
@@ -112,6 +117,17 @@ def removed_key(ref: Ref) -> str:
     return f"{ref.kind}/{ref.name}/v{ref.version}/removed.json"
 
 
+def fingerprint_key(ref: Ref, fingerprint: str) -> str:
+    """Says which fingerprint a published version has, so that a listing tells it without its manifest."""
+    return f"{ref.kind}/{ref.name}/v{ref.version}/fingerprint-{fingerprint}"
+
+
+def marked_fingerprint(key: str) -> tuple[int, str] | None:
+    """(version, fingerprint) of a `fingerprint_key`; None for any other key."""
+    match = _FINGERPRINT_KEY.fullmatch(key)
+    return (int(match["version"]), match["fingerprint"]) if match else None
+
+
 def manifest_ref(key: str) -> Ref | None:
     """The ref whose manifest (or removal mark) `key` is; None for any other key."""
     match = _MANIFEST_KEY.fullmatch(
@@ -147,7 +163,22 @@ def slice_receipt_name(index: int, count: int) -> str:
 
 def piece_receipt_name(piece: str) -> str:
     """Receipt of one piece of work, relative to the data folder."""
-    return f"parts/pieces/{piece}.json"
+    return f"{PIECES}{piece}.json"
+
+
+def finished_folder(count: int, level: int, group: int) -> str:
+    """Where the marks of one group of `count` slices are, relative to the data folder; see finished.py."""
+    return f"{FINISHED}{count:05d}/{level}/{group:05d}/"
+
+
+def finished_name(count: int, level: int, group: int, node: int) -> str:
+    """The mark of one slice, or of one group of the level below, relative to the data folder."""
+    return f"{finished_folder(count, level, group)}{node:05d}.json"
+
+
+def failed_name(index: int, count: int) -> str:
+    """Why slice `index` of `count` ended without being done, relative to the data folder."""
+    return f"{FAILED}{index:05d}-of-{count:05d}.json"
 
 
 def stage_name(name: str) -> str:

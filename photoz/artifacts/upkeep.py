@@ -10,9 +10,9 @@ from photoz import progress
 from photoz.artifacts.artifact import Artifact, check, load, refs
 from photoz.artifacts.claims import DEAD_AFTER_S, clear
 from photoz.artifacts.file_store import DISK_FULL
-from photoz.artifacts.garbage import published_files
+from photoz.artifacts.garbage import Published
 from photoz.artifacts.manifest import Manifest, canonical_json
-from photoz.artifacts.refs import CARD, EXPORTED_MANIFEST, Ref, data_prefix, manifest_key, removed_key
+from photoz.artifacts.refs import CARD, EXPORTED_MANIFEST, Ref, data_prefix, fingerprint_key, manifest_key, removed_key
 from photoz.artifacts.store import Store, StoredObject
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, PhotozError, TryAgain
 
@@ -119,8 +119,14 @@ def _readable(store: Store, kind: str | None) -> Iterator[Artifact]:
 
 def remove_unreadable(store: Store, ref: Ref) -> None:
     """Remove a version whose manifest can't be read; what it was made of is not known, and left to gc."""
-    store.create(removed_key(ref), canonical_json({"removed": str(ref)}))
+    _unpublish(store, ref, {})
+
+
+def _unpublish(store: Store, ref: Ref, why: dict[str, str]) -> None:
+    store.create(removed_key(ref), canonical_json({"removed": str(ref)} | why))
     store.delete(manifest_key(ref))
+    for mark in list(store.list(fingerprint_key(ref, ""))):
+        store.delete(mark.key)
 
 
 def remove(artifact: Artifact, force: bool = False) -> int | None:
@@ -133,13 +139,12 @@ def remove(artifact: Artifact, force: bool = False) -> int | None:
     users = users_of(store, ref)
     if users and not force:
         raise Conflict(f"{ref}: is the input of {', '.join(map(str, users))}; remove those first, or use --force")
-    store.create(removed_key(ref), canonical_json({"removed": str(ref), "payload_sha256": artifact.payload_sha256}))
-    store.delete(manifest_key(ref))
+    _unpublish(store, ref, {"payload_sha256": artifact.payload_sha256})
     fingerprint = artifact.manifest.fingerprint
 
     def unneeded(items: Sequence[StoredObject]) -> list[str]:
         # Looked up while no job can begin there: one that has published since needs the files.
-        shared = fingerprint in published_files(store, ref.kind, ref.name)
+        shared = Published(store, ref).paths_now(fingerprint) is not None
         return [] if shared else [item.key for item in items]
 
     cleared = clear(store, data_prefix(ref.kind, ref.name, fingerprint), unneeded, DEAD_AFTER_S)

@@ -101,8 +101,7 @@ def fetch_page(server: SkyServer, query: SkyQuery, low: int, high: int) -> pa.Ta
 
 def join_pages(draft: Draft, plan: PagePlan) -> pa.Table:
     """The rows of all pages of all slices. Raises PhotozError if they are not as many as the survey counted."""
-    pages = [entry for receipt in draft.receipts() for entry in receipt.staged]
-    parts = [pq.read_table(pa.BufferReader(draft.stage(entry))) for entry in pages]
+    parts = [pq.read_table(pa.BufferReader(data)) for data in draft.stages(draft.receipts())]
     rows = pa.concat_tables(parts)
     if plan.complete and rows.num_rows != plan.selected:
         raise PhotozError(

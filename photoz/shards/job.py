@@ -115,7 +115,7 @@ def _publish(draft: Draft, origin: Origin, galaxies: Galaxies) -> Outcome:
 
 
 def _merge_failures(draft: Draft, receipts: list[PieceReceipt]) -> pa.Table:
-    tables = [pq.read_table(io.BytesIO(draft.stage(entry))) for receipt in receipts for entry in receipt.staged]
+    tables = [pq.read_table(io.BytesIO(data)) for data in draft.stages(receipts)]
     return pa.concat_tables([FAILURE_SCHEMA.empty_table(), *tables]).sort_by("object_id")
 
 

@@ -27,10 +27,14 @@ MOMENTS = ("before", HALF_WAY, "after")
 _WHAT = (
     ("/parts/claims/", "claim"),
     ("/parts/pieces/", "piece receipt"),
+    ("/parts/finished/", "mark of a finished slice"),
+    ("/parts/failed/", "note on a failure"),
+    ("/parts/plan.json", "list of pieces"),
     ("/parts/", "slice receipt"),
     ("/stage/", "stage file"),
     ("/state/", "checkpoint or plan"),
     ("/manifest.json", "manifest"),
+    ("/fingerprint-", "mark of a version"),
     ("/data/", "payload file"),
 )
 
