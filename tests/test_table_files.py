@@ -169,6 +169,14 @@ def test_the_first_table_with_positions_is_taken_and_the_log_says_which(
     assert "reads table [2] of its 3: [1] LDAC_IMHEAD, [2] LDAC_OBJECTS, [3] MORE" in caplog.text
 
 
+def test_of_two_tables_with_positions_the_one_with_the_mapped_columns_is_taken(tmp_path: Path) -> None:
+    first = fits.BinTableHDU.from_columns(positions())
+    second = fits.BinTableHDU.from_columns(positions(fits.Column("Z", "D", array=[0.1, 0.2])))
+    path = written(tmp_path / "t.fits", fits_bytes(first, second))
+    assert rows_of(path, "z_spec=Z")["z_spec"] == [0.1, 0.2]
+    assert "z_spec" not in rows_of(path)
+
+
 @pytest.mark.parametrize("which", ["3", "MORE"])
 def test_brackets_name_a_table_of_the_file(which: str, ldac: Path) -> None:
     named = ldac.with_name(f"l.fits[{which}]")
