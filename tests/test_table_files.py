@@ -367,6 +367,15 @@ def test_a_folder_of_parquet_parts_is_one_table_in_natural_order(tmp_path: Path)
     assert read_table(folder, {}).sha256 != table.sha256
 
 
+@pytest.mark.parametrize("sign", ["_delta_log/0.json", "metadata/v1.metadata.json", ".hoodie/hoodie.properties"])
+def test_folders_that_hold_deleted_rows_too_are_refused(sign: str, tmp_path: Path) -> None:
+    folder = in_parts(tmp_path / "t")
+    written(folder / "data_thumbnail.parquet", (folder / "part.0.parquet").read_bytes())  # as HATS writes it
+    assert len(rows_of(folder)["ra"]) == 12
+    written(folder / sign, b"{}")
+    assert "whose files hold deleted rows, too; export it as plain Parquet" in refusal(folder)
+
+
 def test_units_in_a_folders_common_metadata_are_honoured(tmp_path: Path) -> None:
     folder = in_parts(tmp_path / "t")
     digest = read_table(folder, {}).sha256
