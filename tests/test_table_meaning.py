@@ -461,6 +461,8 @@ CONDITIONS = [
     ("z_spec < zconf", "abcd"),
     ("big == 1237648720693755918", "b"),
     ("big > 1237648720693755917", "bde"),
+    ("big > 0.5 and big < 99999999999999999999 and big > -1 and big < 18446744073709551615", "abcde"),
+    ("big > z_spec", "abcde"),
 ]
 
 
