@@ -169,6 +169,14 @@ def test_the_first_table_with_positions_is_taken_and_the_log_says_which(
     assert "reads table [2] of its 3: [1] LDAC_IMHEAD, [2] LDAC_OBJECTS, [3] MORE" in caplog.text
 
 
+def test_of_two_tables_with_positions_the_one_with_the_mapped_columns_is_taken(tmp_path: Path) -> None:
+    first = fits.BinTableHDU.from_columns(positions())
+    second = fits.BinTableHDU.from_columns(positions(fits.Column("Z", "D", array=[0.1, 0.2])))
+    path = written(tmp_path / "t.fits", fits_bytes(first, second))
+    assert rows_of(path, "z_spec=Z")["z_spec"] == [0.1, 0.2]
+    assert "z_spec" not in rows_of(path)
+
+
 @pytest.mark.parametrize("which", ["3", "MORE"])
 def test_brackets_name_a_table_of_the_file(which: str, ldac: Path) -> None:
     named = ldac.with_name(f"l.fits[{which}]")
@@ -357,6 +365,15 @@ def test_a_folder_of_parquet_parts_is_one_table_in_natural_order(tmp_path: Path)
     assert table.folder == tmp_path
     pq.write_table(pa.table({"ra": [1.0], "dec": [0.5], "object_id": ["other"]}), folder / "part.11.parquet")
     assert read_table(folder, {}).sha256 != table.sha256
+
+
+@pytest.mark.parametrize("sign", ["_delta_log/0.json", "metadata/v1.metadata.json", ".hoodie/hoodie.properties"])
+def test_folders_that_hold_deleted_rows_too_are_refused(sign: str, tmp_path: Path) -> None:
+    folder = in_parts(tmp_path / "t")
+    written(folder / "data_thumbnail.parquet", (folder / "part.0.parquet").read_bytes())  # as HATS writes it
+    assert len(rows_of(folder)["ra"]) == 12
+    written(folder / sign, b"{}")
+    assert "whose files hold deleted rows, too; export it as plain Parquet" in refusal(folder)
 
 
 def test_units_in_a_folders_common_metadata_are_honoured(tmp_path: Path) -> None:

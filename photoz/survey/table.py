@@ -16,7 +16,7 @@ from photoz.survey.table_formats import read_raw, table_digest, table_file
 from photoz.survey.table_ids import checked_ids, refuse_rounded_ids
 from photoz.survey.table_images import image_columns, image_root
 from photoz.survey.table_magnitudes import magnitudes, reddening
-from photoz.survey.table_names import Source, find_columns, has_positions
+from photoz.survey.table_names import Source, find_columns, wanted_columns
 from photoz.survey.table_positions import positions
 from photoz.survey.table_redshifts import (
     check_errors,
@@ -60,7 +60,7 @@ def read_table(
     Angles come back in degrees, fluxes as AB magnitudes. Raises BadInput, one line that says what to do, for
     anything that can't be right.
     """
-    raw = read_raw(path, lambda names: has_positions(names, columns))
+    raw = read_raw(path, lambda names: wanted_columns(names, columns))
     table = TableRows(path, raw)
     cuts = [("rows of the table", raw.rows)]
     if where is not None:

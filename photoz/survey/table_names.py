@@ -65,13 +65,13 @@ def find_columns(rows: TableRows, mapping: Mapping[str, str]) -> dict[str, Sourc
     return found
 
 
-def has_positions(names: Sequence[str], mapping: Mapping[str, str]) -> bool:
-    """Whether a table with these columns can be the one that is meant, where a file has several."""
+def wanted_columns(names: Sequence[str], mapping: Mapping[str, str]) -> int:
+    """How many of the columns that are asked for a table has, where a file has several; 0 without positions."""
     lowered = {name.lower() for name in names}
-    return all(
-        _split(mapping[ours], names) is not None if ours in mapping else not lowered.isdisjoint(_STANDARD[ours].split())
-        for ours in ("ra", "dec")
-    )
+    mapped = {ours for ours, theirs in mapping.items() if theirs == LEFT_OUT or _split(theirs, names) is not None}
+    standard = {ours for ours in ("ra", "dec") if ours not in mapping and lowered & set(_STANDARD[ours].split())}
+    found = mapped | standard
+    return len(found) if {"ra", "dec"} <= found else 0
 
 
 def listed(names: Iterable[str]) -> str:

@@ -18,11 +18,18 @@ from photoz.survey.votable_check import look_through
 PARQUET_START = b"PAR1"
 _UNIT_KEYS = ("unit", "units", "tunit")
 _PICTURE = re.compile("image|img|cutout|stamp|jpe?g|png|fits", re.IGNORECASE)
+_LOGGED = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/*.metadata.json": "Iceberg"}
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def parquet_parts(folder: Path) -> list[Path]:
-    """The Parquet files below a folder, `part.2` before `part.10`; nothing hidden, and no `_metadata`."""
+    """The Parquet files below a folder, `part.2` before `part.10`; nothing hidden, and no `_metadata`.
+
+    ValueError for a folder whose files are not all of its present rows.
+    """
+    kept_by = next((kind for sign, kind in _LOGGED.items() if any(folder.glob(sign))), None)
+    if kept_by is not None:
+        raise ValueError(f"it is a table of {kept_by}, whose files hold deleted rows, too; export it as plain Parquet")
     found = [
         file
         for file in folder.rglob("*")
@@ -37,6 +44,8 @@ def described_in(folder: Path) -> list[Path]:
 
 
 def _is_part(file: Path) -> bool:
+    if file.name == "data_thumbnail.parquet":  # of HATS catalogues: some rows once more
+        return False
     if file.suffix.lower() in (".parquet", ".parq", ".pq"):
         return True
     with file.open("rb") as stream:
