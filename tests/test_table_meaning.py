@@ -348,6 +348,8 @@ def test_a_z_beside_bands_or_coordinates_is_no_redshift_and_no_hint(
     count = beside.count(",") + 1
     rows = read(csv(tmp_path, f"ra,dec,{beside},z\n10,20,{','.join(['18'] * count)},17.5\n")).rows
     assert rows.column_names == ["ra", "dec"]
+    mapping = ",".join(f"mag_{band}={band}" for band in beside.split(","))
+    assert "z_spec" not in read(tmp_path / "mine.csv", mapping).rows.column_names
     assert "z_spec" not in caplog.text
 
 
@@ -461,6 +463,8 @@ CONDITIONS = [
     ("z_spec < zconf", "abcd"),
     ("big == 1237648720693755918", "b"),
     ("big > 1237648720693755917", "bde"),
+    ("big > 0.5 and big < 99999999999999999999 and big > -1 and big < 18446744073709551615", "abcde"),
+    ("big > z_spec", "abcde"),
 ]
 
 

@@ -53,13 +53,15 @@ def find_columns(rows: TableRows, mapping: Mapping[str, str]) -> dict[str, Sourc
     found |= mapped
     missing = [ours for ours in ("ra", "dec") if ours not in found]
     if missing:
-        hints = ",".join(f"{ours}={_likely(ours, free) or 'NAME'}" for ours in missing)
+        hints = ",".join(f"{ours}={_likely(ours, free, rows.names) or 'NAME'}" for ours in missing)
         raise rows.refusal(
             f"no column {' and no column '.join(missing)} (it has {listed(rows.names)}); "
             f"expected ra and dec in degrees, map yours with --columns {hints}"
         )
     for ours in ("z_spec", "object_id", "image"):
-        likely = _likely(ours, [name for name in free if name not in {source.column for source in found.values()}])
+        likely = _likely(
+            ours, [name for name in free if name not in {source.column for source in found.values()}], rows.names
+        )
         if ours not in found and ours not in mapping and likely:
             log.info("%s: no column %s; if %r is it, say --columns %s=%s", rows.path.name, ours, likely, ours, likely)
     return found
@@ -124,7 +126,7 @@ def _standard(rows: TableRows, ours: str, free: list[str]) -> str | None:
     # An exact name, then that name in another case, then other standard names.
     same = [name for name in free if name.lower() == ours]
     others = [name for name in free if name.lower() in usual and name not in same]
-    if not same and not others and ours == "z_spec" and not _is_band(free):
+    if not same and not others and ours == "z_spec" and not _is_band(rows.names):
         same = [name for name in free if name.lower() == "z"]
     candidates = [ours] if ours in same else list(dict.fromkeys(same or others))
     if len(candidates) > 1:
@@ -145,8 +147,8 @@ def _is_band(names: Iterable[str]) -> bool:
     return any(name.lower() in _BESIDE_Z for name in names)
 
 
-def _likely(ours: str, names: list[str]) -> str | None:
+def _likely(ours: str, names: Sequence[str], every: Sequence[str]) -> str | None:
     lowered = {name.lower(): name for name in reversed(names)}
-    if ours == "z_spec" and _is_band(names):
+    if ours == "z_spec" and _is_band(every):
         lowered.pop("z", None)
     return next((lowered[usual] for usual in _LIKELY[ours].split() if usual in lowered), None)

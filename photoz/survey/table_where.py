@@ -146,7 +146,7 @@ class _Parser:
         kind, text = self.tokens[self.at]
         self.at += 1
         if kind == "number":
-            return _Operand(minus * (int(text) if text.isdigit() else float(text)), text)
+            return _Operand(minus * (int(text) if text.isdigit() and len(text) < 20 else float(text)), text)
         if minus == -1 or kind == "sign" or (kind == "name" and text.lower() in ("and", "or", "not", "in")):
             raise self.refusal(f"did not expect {text!r}; {_EXPECTED}")
         if kind == "text":
@@ -162,50 +162,49 @@ class _Parser:
         raise self.refusal(f"the table has no column {name!r}; {said} (text needs quotes: '{name}')")
 
     def compare(self, sign: str, left: _Operand, right: _Operand) -> pa.Array:
-        if not (isinstance(left.value, pa.Array) or isinstance(right.value, pa.Array)):
+        literals = [one for one in (left, right) if not isinstance(one.value, pa.Array)]
+        if len(literals) == 2:
             raise self.refusal(f"{left.written} {sign} {right.written} compares no column; {_EXPECTED}")
-        literal = next((one for one in (left, right) if not isinstance(one.value, pa.Array)), None)
-        if literal is not None and isinstance(literal.value, str):
+        if literals and isinstance(literals[0].value, str):
             if sign not in ("==", "!="):
-                raise self.refusal(f"{literal.written} is text; expected == or != with it, or a number")
-            convert = self.texts
-        elif literal is not None and isinstance(literal.value, bool):
-            convert = self.booleans
-        else:
-            convert = self.numbers
-        return _COMPARE[sign](convert(left, literal), convert(right, literal))
+                raise self.refusal(f"{literals[0].written} is text; expected == or != with it, or a number")
+            return _COMPARE[sign](self.texts(left), self.texts(right))
+        if literals and isinstance(literals[0].value, bool):
+            return _COMPARE[sign](self.booleans(left), self.booleans(right))
+        return _COMPARE[sign](*self.numbers(left, right))
 
-    def texts(self, one: _Operand, literal: _Operand | None) -> Any:
+    def texts(self, one: _Operand) -> Any:
         if not isinstance(one.value, pa.Array):
             return one.value
         if not is_text(one.value):
-            raise self.refusal(
-                f"column {one.written} holds {one.value.type}, no text; expected a number to compare with"
-            )
+            raise self.refusal(f"column {one.written} holds {one.value.type}, no text; expected a number beside it")
         return pc.utf8_trim_whitespace(one.value.cast(pa.string()))
 
-    def booleans(self, one: _Operand, literal: _Operand | None) -> Any:
+    def booleans(self, one: _Operand) -> Any:
         if isinstance(one.value, pa.Array) and not pa.types.is_boolean(one.value.type):
-            raise self.refusal(
-                f"column {one.written} holds {one.value.type}; expected a number or 'text' to compare with"
-            )
+            raise self.refusal(f"column {one.written} holds {one.value.type}; expected a number or 'text' beside it")
         return one.value
 
-    def numbers(self, one: _Operand, literal: _Operand | None) -> Any:
-        """Whole numbers where a whole number is compared, as float64 has no room for long ids."""
-        if not isinstance(one.value, pa.Array):
-            return one.value
-        column = one.value
-        if pa.types.is_boolean(column.type):
-            return column.cast(pa.int64())
-        if literal is not None and isinstance(literal.value, int) and abs(literal.value) > 2**53:
+    def numbers(self, left: _Operand, right: _Operand) -> list[Any]:
+        """Both as whole numbers if they are, as float64 has no room for long ids; else as float64."""
+        for kind in (pa.int64(), pa.uint64()):
             try:
-                return (column.cast(pa.string()) if is_text(column) else column).cast(
-                    pa.uint64() if literal.value >= 2**63 else pa.int64()
-                )
-            except pa.ArrowInvalid:
-                pass  # fractions or other text: compared as float64 below
-        if pa.types.is_integer(column.type):
-            return column
-        values = as_floats(column)
+                return [_whole(one.value, kind) for one in (left, right)]
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError):
+                continue
+        return [self.floats(one) for one in (left, right)]
+
+    def floats(self, one: _Operand) -> Any:
+        if not isinstance(one.value, pa.Array):
+            return pa.scalar(float(one.value), pa.float64())
+        values = as_floats(one.value.cast(pa.int64()) if pa.types.is_boolean(one.value.type) else one.value)
         return self.rows.floats(one.written) if values is None else values
+
+
+def _whole(value: Any, kind: pa.DataType) -> Any:
+    """A number or a column as whole numbers of that type; ArrowInvalid or OverflowError if some do not fit."""
+    if isinstance(value, float) or (isinstance(value, pa.Array) and pa.types.is_floating(value.type)):
+        raise pa.ArrowInvalid("a fraction")
+    if not isinstance(value, pa.Array):
+        return pa.scalar(value, kind)
+    return (value.cast(pa.string()) if is_text(value) else value).cast(kind)
