@@ -30,12 +30,12 @@ def bars_shown() -> bool:
 class Stage:
     """One stage of a job: counts units done and shows how long the rest will take."""
 
-    def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
+    def __init__(self, label: str, total: int, unit: str, bar: Progress | None, before: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = 0
+        self.done = self.before = before
         self._note = ""
         self._bar = bar
-        self._task: TaskID | None = bar.add_task(label, total=total, note="") if bar else None
+        self._task: TaskID | None = bar.add_task(label, total=total, completed=before, note="") if bar else None
         self._started = self._said = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
@@ -57,23 +57,28 @@ class Stage:
             self._said = now
             self._log()
 
+    def seconds_left(self, elapsed_s: float) -> float | None:
+        """Seconds that the rest will take, by what was done in `elapsed_s`; None where that says nothing."""
+        here = self.done - self.before
+        return elapsed_s / here * (self.total - self.done) if here > 0 and self.done < self.total else None
+
     def _log(self) -> None:
-        elapsed = time.monotonic() - self._started
-        left = elapsed / self.done * (self.total - self.done) if self.done else float("nan")
-        left_text = f", {left:.0f} s left" if self.done and self.done < self.total else ""
+        left = self.seconds_left(time.monotonic() - self._started)
+        left_text = "" if left is None else f", {left:.0f} s left"
         note = f" · {self._note}" if self._note else ""
         log.info("%s: %d of %d %s%s%s", self.label, self.done, self.total, self.unit, left_text, note)
 
 
 @contextmanager
-def stage(label: str, total: int, unit: str = "") -> Iterator[Stage]:
-    """Show a stage of `total` units while the block runs."""
+def stage(label: str, total: int, unit: str = "", before: int = 0) -> Iterator[Stage]:
+    """Show a stage of `total` units while the block runs, of which `before` were done by an earlier run."""
     if not _show_bars:
-        quiet = Stage(label, total, unit, None)
+        quiet = Stage(label, total, unit, None, before)
         started = time.monotonic()
         yield quiet
         note = f" · {quiet._note}" if quiet._note else ""
-        log.info("%s: %d %s in %.1f s%s", label, quiet.done, unit, time.monotonic() - started, note)
+        done = quiet.done - before
+        log.info("%s: %d %s in %.1f s%s", label, done, unit, time.monotonic() - started, note)
         return
     columns = (
         TextColumn("{task.description:<12}"),
@@ -86,4 +91,4 @@ def stage(label: str, total: int, unit: str = "") -> Iterator[Stage]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        yield Stage(label, total, unit, bar)
+        yield Stage(label, total, unit, bar, before)

@@ -102,11 +102,11 @@ class Run:
         if self.progress.epoch < self.problem.recipe.epochs:  # a run that was stopped later has it no more to do
             self._train, self._val = self._measured_once()
         samples, epochs = len(self.problem.train), self.problem.recipe.epochs
+        before = self.progress.epoch * samples + self.progress.galaxies
         with (
             averaging(self.network, world, device, self.rules.rank_timeout_s) as self._average_gradients,
-            shown.stage("train", total=epochs * samples, unit="galaxies") as bar,
+            shown.stage("train", total=epochs * samples, unit="galaxies", before=before) as bar,
         ):
-            bar.advance(self.progress.epoch * samples + self.progress.galaxies)
             self._counted_until = self._saved_at = time.monotonic()
             try:
                 while self.progress.epoch < epochs:
