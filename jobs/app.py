@@ -4,6 +4,7 @@ import typer
 
 import photoz
 from jobs import artifacts, catalog, doctor, evaluate, infer, run, shard, sky, train
+from jobs.command_line import install
 
 EPILOG = """
 [bold]Start here[/bold]
@@ -47,3 +48,4 @@ for _module, _command in (
 app.add_typer(artifacts.app)
 app.add_typer(sky.app)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+install(app)

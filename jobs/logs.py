@@ -43,6 +43,7 @@ def set_up(log_format: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("photoz").setLevel(logging.INFO if first else logging.WARNING)
+    logging.getLogger("photoz.ranks").setLevel(logging.INFO)  # each rank says for itself whom it waits for
     logging.captureWarnings(True)
     # Other packages' deprecations are for developers, who see them as errors in the tests.
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -33,10 +33,13 @@ class JobOptions:
         parse_duration(self.wait)
         runtime.task_slice(self.task, self.tasks)
 
+    def ref(self, kind: str, given: str | None) -> Ref:
+        """The ref that was given, or the one that goes by this job's name."""
+        return Ref.parse(given or f"{kind}/{self.name or DEFAULT_NAME}", kind=kind)
+
     def input(self, kind: str, given: str | None) -> Artifact:
         """Load the input that was named, or the one that goes by this job's name, waiting as long as asked."""
-        ref = Ref.parse(given or f"{kind}/{self.name or DEFAULT_NAME}", kind=kind)
-        return load(open_store(self.store), ref, parse_duration(self.wait))
+        return load(open_store(self.store), self.ref(kind, given), parse_duration(self.wait))
 
     def destination(self, made_from: Artifact | None = None) -> Destination:
         """Where this job writes: under its own name, else its input's."""
@@ -99,10 +102,11 @@ def _number(text: str) -> float:
 
 
 # Typer's own messages for these do not name the value.
-_WHOLE, _REAL = {"parser": _whole_number, "metavar": "N"}, {"parser": _number, "metavar": "X"}
+WHOLE: dict[str, Any] = {"parser": _whole_number, "metavar": "N"}
+_REAL: dict[str, Any] = {"parser": _number, "metavar": "X"}
 _NUMBERS: dict[str, dict[str, Any]] = {
     str(hint): options
-    for options, hints in ((_WHOLE, (int, int | None)), (_REAL, (float, float | None)))
+    for options, hints in ((WHOLE, (int, int | None)), (_REAL, (float, float | None)))
     for hint in hints
 }
 

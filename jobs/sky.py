@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs import logs
-from jobs.options import flag
+from jobs.options import WHOLE, flag
 from photoz.survey.embedded import DEFAULT_GALAXIES, serve
 from photoz.survey.embedded.faults import KINDS
 
@@ -30,10 +30,12 @@ def _sky() -> None:
 
 @app.command("serve", epilog=EPILOG)
 def serve_sky(
-    port: Annotated[int, flag("port", "Port to listen on; 0 takes a free one.")] = 8080,
+    port: Annotated[int, flag("port", "Port to listen on; 0 takes a free one.", **WHOLE)] = 8080,
     host: Annotated[str, flag("host", "Address to listen on.")] = "127.0.0.1",
-    galaxies: Annotated[int, flag("galaxies", "Spectroscopic galaxies on this sky.")] = DEFAULT_GALAXIES,
-    seed: Annotated[int, flag("seed", "Seed of everything that is not measured: shapes, neighbours, noise.")] = 0,
+    galaxies: Annotated[int, flag("galaxies", "Spectroscopic galaxies on this sky.", **WHOLE)] = DEFAULT_GALAXIES,
+    seed: Annotated[
+        int, flag("seed", "Seed of everything that is not measured: shapes, neighbours, noise.", **WHOLE)
+    ] = 0,
     faults: Annotated[str, flag("faults", _FAULTS)] = "",
 ) -> None:
     """Serve a simulated SDSS SkyServer (SQL and image cutouts) until interrupted.

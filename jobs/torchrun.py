@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from types import FrameType
 
+from jobs import last_words
 from photoz.errors import ExitCode
 from photoz.runtime import GRACE_S, STOP_SIGNALS, ignore_stops
 
@@ -58,6 +59,7 @@ def leave_in_time(grace_s: float = GRACE_S + 5) -> None:
 
 def run_torchrun(arguments: Sequence[str]) -> int:
     """Run torchrun and return the exit code of the processes that it started on this machine."""
+    last_words.speak_of(list(arguments))
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -78,8 +80,7 @@ def run_torchrun(arguments: Sequence[str]) -> int:
         return int(ExitCode.PREEMPTED)  # passed on to the processes, which have left by now
     except DistError as error:
         reason = " ".join(str(error).split())[:300]
-        print(f"photoz-job: error: the hosts have not met: {reason}; try again later", file=sys.stderr)
-        return int(ExitCode.TRY_AGAIN)
+        return last_words.say(f"the hosts have not met: {reason}; try again later", ExitCode.TRY_AGAIN)
     return int(ExitCode.DONE)
 
 

@@ -1,5 +1,7 @@
 """What can go wrong, grouped by what the caller or the scheduler does next."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 from typing import ClassVar
 
@@ -57,3 +59,14 @@ class Preempted(PhotozError):
     """The scheduler asked the job to stop, and its state is saved."""
 
     exit_code = ExitCode.PREEMPTED
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean sdss-dr17?` for the known name that is closest to `word`; nothing where none is close.
+
+    A `prefix` that all have is left out of the comparison: it would make them all look alike.
+    """
+    bare, names = word.removeprefix(prefix), [name.removeprefix(prefix) for name in known]
+    longer = [name for name in names if len(bare) > 1 and name.lower().startswith(bare.lower())]
+    close = longer or get_close_matches(bare, names, n=1) or get_close_matches(bare.lower(), names, n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""

@@ -6,7 +6,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,18 +37,47 @@ class TaskSlice:
         return list(pieces[self.index :: self.count])
 
 
+# Variables of the suite that no flag stands for.
+OWN_VARIABLES = (
+    "PHOTOZ_CACHE",
+    "PHOTOZ_CACHE_SIZE",
+    "PHOTOZ_COMMIT",
+    "PHOTOZ_IMAGE",
+    "PHOTOZ_TERMINATION_LOG",
+    "PHOTOZ_TMPDIR",  # of containers/photoz.def
+)
+# What Kubernetes sets in every pod for each service of the namespace, here for those whose names start with photoz.
+_SERVICE_LINK = re.compile(
+    r"PHOTOZ_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+
+
+def variable(name: str) -> str:
+    """An environment variable's value, empty where it is not set."""
+    return os.environ.get(name, "")
+
+
+def unknown_variables(known: Collection[str]) -> list[str]:
+    """Variables named PHOTOZ_… that are set and not in `known`; those that Kubernetes sets for services left out."""
+    ours = sorted(name for name in os.environ if name.startswith("PHOTOZ_") and not _SERVICE_LINK.fullmatch(name))
+    return [name for name in ours if name not in known]
+
+
 def task_slice(task: int | None = None, tasks: int | None = None) -> TaskSlice:
     """The slice from the flags, else from a Slurm array or a Kubernetes Indexed Job, else the whole.
 
     Raises BadInput where only half of a pair is given.
     """
     if task is not None or tasks is not None:
+        if tasks is not None and tasks < 1:
+            raise BadInput(f"--tasks {tasks}: expected 1 or more")
         if task is None and tasks == 1:
             return TaskSlice()
         if task is None:
             task = _integer("JOB_COMPLETION_INDEX")
         if task is None or tasks is None:
-            raise BadInput(f"--task {task} --tasks {tasks}: one without the other; give both, or neither")
+            alone = f"--task {task} without --tasks" if tasks is None else f"--tasks {tasks} without --task"
+            raise BadInput(f"{alone}: give both, or neither")
         return TaskSlice(task, tasks)
     first, array_task = _integer("SLURM_ARRAY_TASK_MIN"), _integer("SLURM_ARRAY_TASK_ID")
     if array_task is not None and first is not None:
@@ -76,19 +105,41 @@ class World:
     local_size: int = 1  # processes on this machine
 
 
+_RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+
+
 def world() -> World:
     """Ranks as torchrun sets them, else those of a Slurm step of several tasks; a process alone is a world of one.
 
     On Kubernetes torchrun sets them, in each pod of an Indexed Job. Raises BadInput for variables that make no sense.
     """
-    rank, size = _integer("RANK"), _integer("WORLD_SIZE")
-    if rank is not None and size is not None:
-        return World(rank, _integer("LOCAL_RANK") or 0, size, _integer("LOCAL_WORLD_SIZE") or 1)
-    rank, size = _integer("SLURM_PROCID"), _integer("SLURM_STEP_NUM_TASKS")
-    if rank is None or size is None or size == 1:
-        return World()
-    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")
-    return World(rank, _integer("SLURM_LOCALID") or 0, size, _tasks_of_node(tasks, _integer("SLURM_NODEID") or 0))
+    for rank_variable, size_variable in _RANKS:
+        rank, size = _integer(rank_variable), _integer(size_variable)
+        if rank is None or size is None:
+            continue
+        if not 0 <= rank < size:
+            raise BadInput(f"{rank_variable}={rank}, {size_variable}={size}: expected a rank from 0 to {size - 1}")
+        if rank_variable == "RANK":
+            return World(rank, _integer("LOCAL_RANK") or 0, size, _integer("LOCAL_WORLD_SIZE") or 1)
+        if size > 1:
+            tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")
+            return World(
+                rank, _integer("SLURM_LOCALID") or 0, size, _tasks_of_node(tasks, _integer("SLURM_NODEID") or 0)
+            )
+    return World()
+
+
+def rank_variables() -> str:
+    """The variables that make this process a rank, such as `RANK=0, WORLD_SIZE=2`; empty for a process alone."""
+    for pair in _RANKS:
+        if all(_integer(name) is not None for name in pair):
+            return ", ".join(f"{name}={os.environ[name]}" for name in pair)
+    return ""
+
+
+def in_slurm_shell() -> bool:
+    """Whether this looks like a command typed into a shell of `srun --pty`, where one process stands for a step."""
+    return "SLURM_PROCID" in os.environ and ("SLURM_PTY_PORT" in os.environ or os.isatty(0))
 
 
 def meeting_point() -> str | None:
@@ -99,6 +150,21 @@ def meeting_point() -> str | None:
     # n[01-03,7],m5 and n01,m5 and n1: the first name, with the first of its numbers.
     prefix, numbers = re.match(r"([^,\[]*)(?:\[(\w+))?", hosts).groups("")  # type: ignore[union-attr]
     return f"tcp://{prefix}{numbers}:{20000 + (_integer('SLURM_JOB_ID') or 0) % 10000}"
+
+
+def meeting_place() -> str:
+    """Host and port where the ranks meet. Raises BadInput where the variables that say so are missing."""
+    url = meeting_point()
+    if url is not None:
+        return url.removeprefix("tcp://")
+    address, port = os.environ.get("MASTER_ADDR"), _integer("MASTER_PORT")
+    if not address or port is None:
+        missing = "MASTER_PORT" if address else "MASTER_ADDR"
+        raise BadInput(
+            f"{rank_variables()}: several processes are to train together, but {missing} is not set, which says where "
+            "they meet; start them with torchrun or srun, or unset these variables to train with one process"
+        )
+    return f"{address}:{port}"
 
 
 def _tasks_of_node(tasks: str, node: int) -> int:
@@ -146,6 +212,31 @@ def scheduler() -> dict[str, str]:
         variables = {"pod": "HOSTNAME", "index": "JOB_COMPLETION_INDEX"}
         return {"name": "kubernetes"} | {k: os.environ[v] for k, v in variables.items() if v in os.environ}
     return {"name": "none"}
+
+
+def check_current_folder() -> None:
+    """Raise BadInput if the folder that the process was started in is gone or out of bounds."""
+    try:
+        os.getcwd()  # noqa: PTH109 - the same, without another import
+    except OSError as error:
+        raise BadInput(f"the current folder can't be used ({error.strerror}); change to another with cd") from error
+
+
+def termination_log() -> Path | None:
+    """Where Kubernetes looks for why a pod's container ended, or the file of PHOTOZ_TERMINATION_LOG; else None."""
+    if "PHOTOZ_TERMINATION_LOG" in os.environ:
+        return Path(os.environ["PHOTOZ_TERMINATION_LOG"])
+    standard = Path("/dev/termination-log")
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    return standard if in_pod and os.access(standard, os.W_OK) else None
+
+
+def one_of_several() -> bool:
+    """Whether other ranks run beside this one, as far as its variables can be read."""
+    try:
+        return world().size > 1
+    except BadInput:
+        return False
 
 
 def image_identity() -> tuple[str | None, str | None]:
@@ -199,7 +290,9 @@ def _cgroup_quota() -> int | None:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 GRACE_S = 20.0  # Kubernetes and Slurm kill 30 s after their signal; leaving takes a moment, too
+INTERRUPTED = 130  # as shells report Ctrl-C
 _stop_signal: list[int] = []
+_deaf = threading.Event()
 
 
 def install_stop_handlers(grace_s: float = GRACE_S) -> None:
@@ -250,19 +343,45 @@ def _watch(pipe: int, grace_s: float) -> None:
     """Wait for a stop signal; where the process is still there `grace_s` later, say so and end it."""
     while True:
         for number in os.read(pipe, 64):
+            if number == signal.SIGINT and _deaf.is_set():
+                _end_now(f"interrupted; {_GO_ON}", INTERRUPTED)
             # A server that has put its own handler in place of ours leaves in its own way.
             if number in STOP_SIGNALS and signal.getsignal(number) is _note_stop:
                 _stop_signal.append(number)  # the main thread's handler may be a long C call away
                 time.sleep(grace_s)
-                _end_now(f"{_stopped_by()} while busy for {grace_s:g} s; {_GO_ON}")
+                _end_now(f"{_stopped_by()} while busy for {grace_s:g} s; {_GO_ON}", ExitCode.PREEMPTED)
 
 
-def _end_now(message: str) -> None:
+def _plain_line(message: str, _code: int) -> bytes:
+    return f"photoz-job: error: {message}\n".encode()
+
+
+_last_line: Callable[[str, int], bytes] = _plain_line
+
+
+def say_at_forced_end(line: Callable[[str, int], bytes]) -> None:
+    """From now on `line` makes of a message and an exit code what a process that is ended by force prints."""
+    global _last_line
+    _last_line = line
+
+
+def _end_now(message: str, code: int) -> None:
     # Not through sys.stderr: the main thread may hold its lock, blocked by a pipe that nobody empties.
     with suppress(OSError, ValueError):
+        text = _last_line(message, code)
         if select.select([], [2], [], 1.0)[1]:
-            os.write(2, f"photoz-job: error: {message}\n".encode())
-    os._exit(ExitCode.PREEMPTED)
+            os.write(2, text)
+    os._exit(code)
+
+
+@contextmanager
+def interrupted_at_once() -> Iterator[None]:
+    """While the block waits in C, where Python's own handler gets no turn, Ctrl-C ends the process there and then."""
+    _deaf.set()
+    try:
+        yield
+    finally:
+        _deaf.clear()
 
 
 def stop_requested() -> bool:

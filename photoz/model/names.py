@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from photoz.errors import BadInput
+from photoz.errors import BadInput, did_you_mean
 
 APERTURE_CNN, MENKO2024, TORCHVISION = "aperture-cnn", "menko2024", "torchvision:"
 NETWORKS = (APERTURE_CNN, MENKO2024)
@@ -76,6 +76,6 @@ def check_model_name(name: str) -> None:
         return
     known = f"expected {', '.join(NETWORKS)}, or {TORCHVISION}NAME such as {TORCHVISION}resnet18"
     if not name.startswith(TORCHVISION) or name == TORCHVISION:
-        raise BadInput(f"model {name!r}: {known}")
+        raise BadInput(f"model {name!r}: {known}{did_you_mean(name, NETWORKS)}")
     if importlib.util.find_spec("torchvision") is None:
         raise BadInput(f"model {name!r}: torchvision is not installed; install photoz[vision], or use {APERTURE_CNN}")

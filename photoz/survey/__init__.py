@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from photoz.errors import BadInput
+from photoz.errors import BadInput, did_you_mean
 
 EMBEDDED, SDSS, TABLE = "embedded", "sdss-dr17", "table"
 SURVEYS = (EMBEDDED, SDSS, TABLE)
@@ -55,4 +55,5 @@ def open_survey(name: str, url: str | None = None) -> Iterator[Survey]:
         with open_embedded_sky() as base_url:
             yield Survey(name=name, base_url=base_url, simulated=True)
     else:
-        raise BadInput(f"--survey {name}: no survey of that name with a server; expected {EMBEDDED} or {SDSS}")
+        close = did_you_mean(name, (EMBEDDED, SDSS))
+        raise BadInput(f"--survey {name}: no survey of that name with a server; expected {EMBEDDED} or {SDSS}{close}")

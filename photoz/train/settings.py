@@ -54,6 +54,11 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
+        if self.model.startswith("model/"):
+            raise BadInput(
+                f"--model {self.model}: the ref of a trained model, where train expects a network's name: "
+                f"{', '.join(NETWORKS)}, …; a trained model is what infer reads"
+            )
         check_model_name(self.model)
         parse_duration(self.checkpoint_every)
         if parse_duration(self.rank_timeout) < 1:
