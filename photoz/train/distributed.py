@@ -1,5 +1,8 @@
 """Several processes that train one network: they meet through gloo on CPUs, NCCL on CUDA devices."""
 
+import logging
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -14,6 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from photoz import runtime
 from photoz.errors import ExitCode, PhotozError, Preempted, TryAgain
 
+log = logging.getLogger("photoz.ranks")
+
+SAY_EVERY_S = 60.0
+_SHELL_HINT = (
+    "; in a shell of `srun --pty` no other rank starts by itself: run `srun --overlap photoz-job train`, "
+    "or `env -u SLURM_STEP_NUM_TASKS photoz-job train` to train with one process"
+)
 _WHY = "photoz/why"  # in the ranks' common store: exit code of the first that left by a failure of its own
 
 
@@ -30,13 +40,14 @@ def joined(world: runtime.World, device: torch.device, timeout_s: float) -> Iter
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            init_method=runtime.meeting_point(),
-            rank=world.rank,
-            world_size=world.size,
-            timeout=timedelta(seconds=timeout_s),
-        )
+        with _told_while_waiting(world, timeout_s):
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                init_method=runtime.meeting_point(),
+                rank=world.rank,
+                world_size=world.size,
+                timeout=timedelta(seconds=timeout_s),
+            )
         yield
     except BaseException as error:
         say_why(error)
@@ -48,6 +59,27 @@ def joined(world: runtime.World, device: torch.device, timeout_s: float) -> Iter
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _told_while_waiting(world: runtime.World, timeout_s: float) -> Iterator[None]:
+    """Say at once whom this rank waits for, and again every minute while the block runs."""
+    who = f"rank {world.rank} of {world.size} ({runtime.rank_variables()})"
+    others = f"{world.size - 1} other{'s' if world.size > 2 else ''} at {runtime.meeting_place()}"
+    hint = _SHELL_HINT if runtime.in_slurm_shell() else ""
+    log.info("%s waits for %s, %.0f s at most%s", who, others, timeout_s, hint)
+    started, met = time.monotonic(), threading.Event()
+
+    def say_again() -> None:
+        while not met.wait(SAY_EVERY_S):
+            log.info("%s has waited %.0f s for %s%s", who, time.monotonic() - started, others, hint)
+
+    threading.Thread(target=say_again, daemon=True, name="waiting").start()
+    try:
+        with runtime.interrupted_at_once():
+            yield
+    finally:
+        met.set()
 
 
 def _is_lost_rank(error: BaseException) -> bool:
