@@ -248,7 +248,7 @@ def cache_folder() -> Path:
     """Local folder for shards read from S3: PHOTOZ_CACHE, else the user's cache folder."""
     explicit = os.environ.get("PHOTOZ_CACHE")
     if explicit:
-        return Path(explicit)
+        return Path(explicit).expanduser()  # files of variables are often read by no shell
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "photoz"
 
 

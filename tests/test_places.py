@@ -10,6 +10,7 @@ import pytest
 
 from photoz.artifacts import Ref, Store, load, open_store
 from photoz.errors import BadInput, MissingArtifact
+from photoz.runtime import cache_folder
 from tests.sample_job import write
 from tests.test_cli import one_line, photoz_job, publish
 
@@ -99,6 +100,11 @@ def test_a_place_that_could_be_another_is_refused_in_one_line(url: str, says: st
         open_store(url)
     assert says in str(refused.value) and "\n" not in str(refused.value)
     assert list(at_home.iterdir()) == []
+
+
+def test_a_cache_in_the_home_is_no_folder_called_tilde(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOTOZ_CACHE", "~/cache")
+    assert cache_folder() == at_home / "home" / "cache"
 
 
 def test_two_dots_after_a_link_lead_where_the_shell_goes(tmp_path: Path) -> None:
