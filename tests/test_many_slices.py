@@ -1,6 +1,7 @@
 """What a slice and the commit cost when there are many slices: requests are counted, and nothing is read twice."""
 
 import itertools
+import os
 import shutil
 import signal
 from functools import partial
@@ -170,3 +171,18 @@ def test_gc_asks_once_for_each_name_and_version(file_store: Store) -> None:
         delete_garbage(counted, garbage(file_store, older_than_s=-5), older_than_s=-5)
         asked.append(sum(counted.requests.values()) + counted.listed)
     assert asked[1] < 2.2 * asked[0]
+
+
+def test_a_listing_in_a_folder_opens_only_what_its_prefix_names(
+    file_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("a/b/c/1", "a/b/c/2", "a/b/d/3", "a/e/4", "f/5"):
+        file_store.put(key, b"{}")
+    opened = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: opened.append(str(folder)) or scandir(folder))
+    assert sorted(item.key for item in file_store.list("a/b/c/")) == ["a/b/c/1", "a/b/c/2"]
+    assert opened == [f"{file_store.url}/a/b/c"]
+    assert sorted(item.key for item in file_store.list("a/b/c")) == ["a/b/c/1", "a/b/c/2"]
+    assert [item.key for item in file_store.list("a/e/4")] == ["a/e/4"]
+    assert list(file_store.list("g/h/")) == []

@@ -63,10 +63,11 @@ class DataFolder:
     def check_complete(self, files: Iterable[FileEntry]) -> None:
         """Raises MissingArtifact if a file has gone since its receipt was written, Preempted when asked to stop."""
         missing = {entry.path: entry.bytes for entry in files}
-        for item in self.store.list(self.prefix):
-            check_stop()
-            if missing.get(item.key) == item.bytes:
-                del missing[item.key]
+        for _ in range(2):  # nothing protects a listing's bytes: a file that seems gone is looked for once more
+            for item in self.store.list(self.prefix) if missing else ():
+                check_stop()
+                if missing.get(item.key) == item.bytes:
+                    del missing[item.key]
         for key in sorted(missing):
             raise self.gone(key)
 
