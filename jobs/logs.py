@@ -17,7 +17,7 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "message": shown(record.getMessage()),
         }
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=True)
 
 
 class _TextLines(logging.Formatter):
