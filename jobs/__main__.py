@@ -21,10 +21,10 @@ def main() -> None:
     leave(exit_code_of(lambda: _in_this_locale(app)))
 
 
-def _in_this_locale(app: Callable[..., Any]) -> None:
-    """Run the app. Raises BadInput for a file's name that the locale's encoding, which is none of Unicode, lacks."""
+def _in_this_locale(app: Callable[..., Any]) -> Any:
+    """What the app returns, its exit code if any. Raises BadInput for a file's name that the locale's encoding, which is none of Unicode, lacks."""
     try:
-        app(standalone_mode=False)
+        return app(standalone_mode=False)
     except UnicodeEncodeError as error:
         encoding = codecs.lookup(sys.getfilesystemencoding()).name
         if encoding == "utf-8" or codecs.lookup(error.encoding).name != encoding:

@@ -184,13 +184,13 @@ def test_a_variable_that_nothing_reads_is_warned_about_with_the_name_it_may_mean
 ) -> None:
     monkeypatch.setenv("PHOTOZ_EPOCH", "3")
     monkeypatch.setenv("PHOTOZ_CACHE_SIZ", "3GB")
-    monkeypatch.setenv("PHOTOZ_WEATHER", "fine")
+    monkeypatch.setenv("PHOTOZ_BANANAS", "fine")
     assert photoz_job("train") == 3
     lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
     assert lines[:3] == [
         "PHOTOZ_CACHE_SIZ is set, but nothing reads a variable of that name; did you mean PHOTOZ_CACHE_SIZE?",
         "PHOTOZ_EPOCH is set, but nothing reads a variable of that name; did you mean PHOTOZ_EPOCHS?",
-        "PHOTOZ_WEATHER is set, but nothing reads a variable of that name",
+        "PHOTOZ_BANANAS is set, but nothing reads a variable of that name",
     ]
     assert len(lines) == 4
 
@@ -465,7 +465,7 @@ def test_what_may_not_be_touched_is_the_users_to_mend(capsys: pytest.CaptureFixt
         (["train", "--tasks", "4"], "--tasks 4 without --task: give both, or neither"),
         (["train", "--task", "4"], "--task 4 without --tasks: give both, or neither"),
         (["sky", "serve", "--port", "http"], "--port 'http': expected a whole number"),
-        (["infer", "--model", "x/y/z"], "ref 'x/y/z': expected model/name"),
+        (["infer", "--model", "x/y/z"], "ref 'x/y/z': 'x' is no kind; expected one of"),
         ([], "missing command: expected one of catalog, shard"),
         (["artifacts"], "missing command: expected one of ls, show"),
     ],
