@@ -22,7 +22,10 @@ def main() -> None:
 
 
 def _in_this_locale(app: Callable[..., Any]) -> Any:
-    """What the app returns, its exit code if any. Raises BadInput for a file's name that the locale's encoding, which is none of Unicode, lacks."""
+    """What the app returns: its exit code, if any.
+
+    Raises BadInput for a file's name that the locale's encoding, which is none of Unicode, lacks.
+    """
     try:
         return app(standalone_mode=False)
     except UnicodeEncodeError as error:
