@@ -184,13 +184,13 @@ def test_a_variable_that_nothing_reads_is_warned_about_with_the_name_it_may_mean
 ) -> None:
     monkeypatch.setenv("PHOTOZ_EPOCH", "3")
     monkeypatch.setenv("PHOTOZ_CACHE_SIZ", "3GB")
-    monkeypatch.setenv("PHOTOZ_BANANAS", "fine")
+    monkeypatch.setenv("PHOTOZ_ZEPPELIN", "fine")
     assert photoz_job("train") == 3
     lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
     assert lines[:3] == [
         "PHOTOZ_CACHE_SIZ is set, but nothing reads a variable of that name; did you mean PHOTOZ_CACHE_SIZE?",
         "PHOTOZ_EPOCH is set, but nothing reads a variable of that name; did you mean PHOTOZ_EPOCHS?",
-        "PHOTOZ_BANANAS is set, but nothing reads a variable of that name",
+        "PHOTOZ_ZEPPELIN is set, but nothing reads a variable of that name",
     ]
     assert len(lines) == 4
 

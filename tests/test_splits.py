@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photoz.catalog.shares import SPLITS, SplitFractions
-from photoz.catalog.splits import FINEST_ORDER, add_splits, check_splits, deal, healpix_cells, split_by_cell
+from photoz.catalog.splits import FINEST_ORDER, add_splits, check_groups, check_ids, deal, healpix_cells, split_by_cell
 from photoz.errors import BadInput, PhotozError
 
 SHARES = SplitFractions()
@@ -141,11 +141,12 @@ def test_a_split_column_of_the_users_own_is_kept(caplog: pytest.LogCaptureFixtur
 
 
 def test_the_check_refuses_a_repeated_id_and_a_cell_in_two_splits() -> None:
-    check_splits(["a", "b", "c"], ["train", "train", None], [1, 1, 1])
+    check_ids(pa.array(["a", "b", "c"]))
+    check_groups(pa.array(["train", "train", None, "test"]), np.array([1, 1, 1, 2]))
     with pytest.raises(PhotozError, match="twice"):
-        check_splits(["a", "a"], ["train", "train"], None)
+        check_ids(pa.array(["a", "b", "a"]))
     with pytest.raises(PhotozError, match="7 is in test and in train"):
-        check_splits(["a", "b"], ["train", "test"], [7, 7])
+        check_groups(pa.array(["train", "test"]), np.array([7, 7]))
 
 
 @pytest.mark.parametrize("text", ["", "0.8,0.2", "0.7,0.2,0.2", "1,0,0", "a,b,c", "0.7,0.1,0.2,0", "nan,0.1,0.2"])

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.coordinates import Latitude, Longitude
 
+from photoz.catalog.sampling import are_unique
 from photoz.catalog.shares import SPLITS, SplitFractions
 from photoz.errors import BadInput, PhotozError
 
@@ -118,7 +119,7 @@ def add_splits(rows: pa.Table, shares: SplitFractions) -> tuple[pa.Table, SplitP
     rows = rows.append_column("healpix", pa.array(cells, pa.int32()))
     ids = rows["object_id"]
     if "split" in rows.column_names:
-        check_splits(ids, rows["split"], None)
+        check_ids(ids)
         _say_shared_cells(cells, rows["split"].to_pylist())
         return rows, SplitPlan("column")
     with_z = np.zeros(rows.num_rows, dtype=bool)
@@ -134,8 +135,8 @@ def add_splits(rows: pa.Table, shares: SplitFractions) -> tuple[pa.Table, SplitP
         else:
             found, groups, plan = split_by_cell(ra_deg[with_z], dec_deg[with_z], shares)
         splits = pc.replace_with_mask(splits, with_z, pa.array(found, pa.string()))
-        check_splits(ids.filter(with_z), splits.filter(with_z), groups)
-    check_splits(ids, splits, None)
+        check_groups(splits.filter(with_z), groups)
+    check_ids(ids)
     return rows.append_column("split", splits), plan
 
 
@@ -160,14 +161,14 @@ def _say_shared_cells(cells: Cells, splits: Sequence[str | None]) -> None:
         )
 
 
-def check_splits(
-    object_ids: Strings | pa.ChunkedArray, splits: Strings | pa.Array, groups: Cells | Strings | None
-) -> None:
-    """Raise PhotozError if an id appears twice, or if the galaxies of one group (cell or block) are in two splits."""
-    if pc.count_distinct(object_ids, mode="all").as_py() != len(object_ids):
+def check_ids(object_ids: pa.Array | pa.ChunkedArray) -> None:
+    """Raise PhotozError if an id appears twice."""
+    if not are_unique(object_ids):
         raise PhotozError("a galaxy is in the catalogue twice after cleaning: this is a bug; please report it")
-    if groups is None:
-        return
+
+
+def check_groups(splits: pa.Array, groups: Cells | Strings) -> None:
+    """Raise PhotozError if the galaxies of one group (cell or block) are in two splits."""
     pairs = pa.table({"group": groups, "split": splits}).filter(pc.is_valid(pc.field("split")))
     several = pairs.group_by("group").aggregate([("split", "min"), ("split", "max")])
     several = several.filter(pc.field("split_min") != pc.field("split_max"))

@@ -199,15 +199,16 @@ def _masses(column: pa.ChunkedArray) -> Floats:
 
 
 def _joined(galaxies: pd.DataFrame, chain: Chain) -> pd.DataFrame:
-    repeated = galaxies["object_id"][galaxies["object_id"].duplicated()]
-    if len(repeated):
-        raise BadFormat(f"{chain.predictions.ref}: galaxy {repeated.iloc[0]} is in it twice; make it again")
     catalog = chain.catalog_rows
     ids, known = (pa.array(table["object_id"], pa.string()) for table in (galaxies, catalog))
     row = pc.fill_null(pc.index_in(ids, known), -1).to_numpy()
     unknown = galaxies["object_id"][row < 0]
     if len(unknown):
         raise BadFormat(f"{chain.predictions.ref}: galaxy {unknown.iloc[0]} is not in {chain.catalog.ref}")
+    twice = np.flatnonzero(np.bincount(row, minlength=1) > 1)
+    if len(twice):
+        repeated = catalog["object_id"].iloc[twice[0]]
+        raise BadFormat(f"{chain.predictions.ref}: galaxy {repeated} is in it twice; make it again")
     added = [str(name) for name in catalog if name in _FROM_CATALOG or str(name).startswith("mag_")]
     kept = galaxies.drop(columns=[name for name in added if name in galaxies])
     return kept.assign(**{name: catalog[name].array.take(row) for name in added})

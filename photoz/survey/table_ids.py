@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -49,18 +48,19 @@ def checked_ids(rows: TableRows, name: str) -> pa.Array:
         if not pc.all(pc.equal(column, pc.round(column))).as_py():
             raise rows.refusal(f"{name} holds fractions; expected text or whole numbers as ids")
         column = column.cast(pa.int64())
-    ids: list[str | None] = without_excel(as_text(column, rows, name)).to_pylist()
-    empty = [row for row, text in enumerate(ids) if not text]
-    if empty:
+    ids = without_excel(as_text(column, rows, name)).cast(pa.string())
+    empty = np.flatnonzero(pc.equal(pc.fill_null(ids, ""), ""))
+    if len(empty):
         raise rows.refusal(f"{name} is empty in row {rows.number(empty[0])} ({len(empty)} in all); expected an id")
-    repeated = [(text, count) for text, count in Counter(ids).most_common() if count > 1]
-    if repeated:
-        text, count = repeated[0]
+    counts = pc.value_counts(ids)
+    several = counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+    if several:
+        first = max(several, key=lambda one: int(one["counts"]))
         raise rows.refusal(
-            f"{name} = {text!r} is there {count} times ({len(repeated)} ids repeat); "
+            f"{name} = {first['values']!r} is there {first['counts']} times ({len(several)} ids repeat); "
             "expected each galaxy once: remove the repeats"
         )
-    return pa.array(ids, pa.string())
+    return ids
 
 
 def refuse_rounded_ids(rows: TableRows) -> None:
