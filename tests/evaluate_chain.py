@@ -156,7 +156,7 @@ def chain(store: Store, rows: pd.DataFrame, split: str = "test", simulated: bool
     )  # fmt: skip
     model = write_artifact(
         store, "model", "t", {"history.parquet": parquet(history())},
-        {"best_epoch": 9, "model": "menko2024"}, {"model": "menko2024", "seed": 0}, [shards],
+        {"best_epoch": 9, "criterion": "val_mae", "model": "menko2024"}, {"model": "menko2024", "seed": 0}, [shards],
     )  # fmt: skip
     parts = rows if split == "all" else rows[rows["split"] == split]
     files = {

@@ -59,6 +59,10 @@ def test_report_holds_page_metrics_figures_and_animation(report: Artifact) -> No
     assert report.entry("sample.gif").bytes < 2e6
 
 
+def test_the_page_names_what_the_kept_epoch_has_least_of(report: Artifact) -> None:
+    assert "were kept, which has the least val_mae on the validation split" in report.read("index.html").decode()
+
+
 def test_metrics_json_repeats_no_more_than_the_predictions_say(report: Artifact, rows: pd.DataFrame) -> None:
     test = rows[rows["split"] == "test"]
     found = metrics_of(report)

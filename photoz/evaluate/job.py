@@ -139,7 +139,8 @@ def _on_stamps(
 def _with_figures(page: Page, chain: Chain, sample: Sample, known: pd.DataFrame, scores: Scores | None) -> Page:
     train = known[known["split"] == "train"]
     history = chain.model.table("history.parquet").to_pandas()
-    learning = panels.learning_panel(history, chain.model.summary.get("best_epoch"))
+    kept = chain.model.summary
+    learning = panels.learning_panel(history, kept.get("best_epoch"), kept.get("criterion"))
     about_sample: Sequence[panels.Panel | None] = [panels.sky_panel(sample, known), learning]
     check_stop()
     about_pdfs = [*panels.pdf_panels(sample), panels.n_of_z_panel(sample), panels.unfamiliar_panel(sample)]

@@ -169,15 +169,16 @@ def _splits(sample: Sample) -> pd.Series:
     return sample.galaxies["split"].fillna("no split")
 
 
-def learning_panel(history: pd.DataFrame, best_epoch: float | None) -> Panel | None:
+def learning_panel(history: pd.DataFrame, best_epoch: float | None, criterion: str | None) -> Panel | None:
     """Loss curves, where the history holds any."""
     if history.empty or "epoch" not in history or not samples.curve_pairs(history):
         return None
+    chosen = f"which has the least {criterion} on" if criterion else "chosen on"
     return Panel(
         "learning",
         "Learning curves",
-        "By epoch. The weights of the marked epoch were kept, chosen on the validation split. Validation rising while "
-        "training falls is overfitting.",
+        f"By epoch. The weights of the marked epoch were kept, {chosen} the validation split. Validation "
+        "rising while training falls is overfitting.",
         samples.loss_curves(history, best_epoch),
         wide=len(samples.curve_pairs(history)) > 1,
     )

@@ -10,7 +10,7 @@ from photoz.artifacts import Artifact
 from photoz.model.names import MENKO2024
 from photoz.model.redshift_model import RedshiftModel
 from photoz.model.saved import weights_of
-from photoz.train.validation import CRITERION, OUTLIER, Validation
+from photoz.train.validation import OUTLIER, Validation
 
 _ABOUT = {
     MENKO2024: "The network of the reference student project, kept for comparison: one redshift, no PDF of its own.",
@@ -26,7 +26,6 @@ def write_card(
     parameters = sum(weight.numel() for weight in weights_of(model.network).values())
     optimizer = "AdamW" if recipe.decoupled_decay else "Adam with L2"
     augmentation = "random flips and quarter turns" if recipe.augment else "no augmentation"
-    criterion = CRITERION[recipe.head]
     warnings = "".join(f"{text}\n\n" for text in _warnings(shards, facts))
     return f"""# Photometric redshifts: {model.name}
 
@@ -50,7 +49,7 @@ Survey: {shards.summary.get("survey", "unknown")}. Images: {_images(shards)}.
 
 {recipe.epochs} epochs in batches of {recipe.batch_size}; {optimizer}, rate {recipe.learning_rate:g}, weight decay
 {recipe.weight_decay:g}; {augmentation}; seed {facts["seed"]}; {facts["world"]} process(es) on {facts["device"]}. Kept:
-epoch {facts["best_epoch"]} of {recipe.epochs}, the one with the least `{criterion}`
+epoch {facts["best_epoch"]} of {recipe.epochs}, the one with the least `{facts["criterion"]}`
 (history.parquet has it for each).
 
 Device: {facts["computed_on"]}.

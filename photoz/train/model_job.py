@@ -160,6 +160,7 @@ def _publish(task: _Task, run: Run, model: RedshiftModel, val: Validation, draft
     counts = {"train": len(problem.train), "val": len(problem.val)}
     facts = {
         "best_epoch": at.best_epoch,
+        "criterion": CRITERION[model.recipe.head],
         "seed": settings.seed,
         "world": problem.world.size,
         "device": problem.device.type,
@@ -176,7 +177,7 @@ def _publish(task: _Task, run: Run, model: RedshiftModel, val: Validation, draft
     about = {"model": model.name, "image": str(model.image), "galaxies": counts, "redshift_bins": model.bins.to_json()}
     simulated = bool(shards.summary.get("simulated"))
     draft.finish_piece(_PIECE, entries, about | facts | {"simulated": simulated, "validation": metrics})
-    kept = f"{at.best_epoch} of {model.recipe.epochs}, the least {CRITERION[model.recipe.head]}"
+    kept = f"{at.best_epoch} of {model.recipe.epochs}, the least {facts['criterion']}"
     log.info("kept epoch %s: val sigma_mad %.4f, CRPS %.4f", kept, val.sigma_mad, val.crps or float("nan"))
 
 
