@@ -245,11 +245,19 @@ def image_identity() -> tuple[str | None, str | None]:
 
 
 def cache_folder() -> Path:
-    """Local folder for shards read from S3: PHOTOZ_CACHE, else the user's cache folder."""
+    """Local folder for shards read from S3: PHOTOZ_CACHE, else the user's cache folder.
+
+    Raises BadInput where that lies in a home that is not known.
+    """
     explicit = os.environ.get("PHOTOZ_CACHE")
-    if explicit:
-        return Path(explicit).expanduser()  # files of variables are often read by no shell
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "photoz"
+    try:
+        if explicit:
+            return Path(explicit).expanduser()  # files of variables are often read by no shell
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "photoz"
+    except RuntimeError:
+        raise BadInput(
+            f"PHOTOZ_CACHE={explicit or ''!r}: the home folder is not known; set it to a folder's whole path"
+        ) from None
 
 
 def cache_size() -> int | None:

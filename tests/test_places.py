@@ -37,7 +37,6 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("~/x", "home/x"),
         ("./~", "~"),
         ("a~b", "a~b"),
-        ("caf\udce9", "caf\udce9"),
         ("file://{here}/a", "a"),
         ("FILE://localhost{here}/a", "a"),
         ("file:{here}/a", "a"),
@@ -46,7 +45,6 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("file://{here}/a%20b", "a b"),
         ("file://{here}/a%2520b", "a%20b"),
         ("file://{here}/a%231%3Fx", "a#1?x"),
-        ("file://{here}/caf%E9", "caf\udce9"),
         ("file://{here}/caf%C3%A9", "café"),
         ("file://{here}/a;b=c&d", "a;b=c&d"),
     ],
@@ -90,6 +88,8 @@ def test_a_store_is_written_shown_and_opened_again_at_one_place(url: str, folder
         ("s3://bucket/a?b", "'?'"),
         ("s3://bucket/caf\udce9", "no UTF-8"),
         ("s3://bucket/a\n", "control character"),
+        ("caf\udce9", "no UTF-8"),
+        ("file:///caf%E9", "no UTF-8"),
         ("a\tb", "control character"),
         ("~no-such-user/x", "./~no-such-user/x"),
         ("x" * 300, "too long"),
@@ -257,7 +257,7 @@ def test_a_ref_of_another_kind_is_never_turned_into_one_of_the_kind_asked_for() 
 
 def test_names_that_are_no_text_work_or_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = f"{tmp_path}/"
-    store, out, strange = (here + os.fsdecode(name) for name in (b"caf\xe9", b"\xe9xport", b"n\xf6ne"))
+    store, out, strange = (here + os.fsdecode(name) for name in ("café".encode(), b"\xe9xport", b"n\xf6ne"))
     table = Path(here + os.fsdecode(b"t\xe4ble.csv"))
     table.write_text("object_id,ra,dec,z_spec\na,1,2,0.1\n")
     publish(open_store(store), "x")
@@ -266,7 +266,7 @@ def test_names_that_are_no_text_work_or_are_one_line(tmp_path: Path, capsys: pyt
         (["artifacts", "export", "catalog/x", out, "--store", store], 0),
         (["artifacts", "export", "catalog/x", out + "2", "--json", "--store", store], 0),
         (["artifacts", "export", "catalog/x", out, "--json", "--store", store], 2),
-        (["artifacts", "ls", "--store", strange], 3),
+        (["artifacts", "ls", "--store", strange], 2),
         (["train", "--name", "\udce9", "--store", store], 2),
         (["catalog", "--survey", "table", "--table", strange, "--store", store], 2),
         (["catalog", "--survey", "table", "--table", str(table), "--store", store], 0),
@@ -288,13 +288,13 @@ def test_a_terminal_that_can_not_show_a_name_and_a_name_the_locale_can_not_hold_
     store.mkdir()
     (tmp_path / "mine.csv").write_bytes("object_id,ra,dec,z_spec,image\na,10,2,0.1,星系.jpg\n".encode())
     read = ["catalog", "--survey", "table", "--table", str(tmp_path / "mine.csv"), "--store", str(tmp_path / "store")]
-    for arguments, code in ((["artifacts", "ls", "--store", str(store)], 0), (read, 2)):
+    for arguments, code in ((["artifacts", "ls", "--store", str(store)], 2), (read, 2)):
         done = subprocess.run(
             [sys.executable, "-m", "jobs", *arguments],
             capture_output=True, timeout=200, check=False, env=dict(os.environ) | ASCII_ONLY,
         )  # fmt: skip
         assert done.returncode == code and b"Traceback" not in done.stderr, done.stderr
-    assert b"set LC_ALL=C.UTF-8" in done.stderr.splitlines()[-1]
+        assert b"set LC_ALL=C.UTF-8" in done.stderr.splitlines()[-1]
 
 
 def test_a_name_that_is_no_utf_8_in_the_settings_is_refused_by_name(file_store: Store) -> None:

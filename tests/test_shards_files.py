@@ -246,6 +246,20 @@ def test_files_in_another_unit_than_most_are_failures_and_the_unit_is_kept(folde
     assert shards.summary["image"]["unit"] == "nmgy"
 
 
+def test_spellings_of_a_unit_are_one_and_levels_counts_and_a_rare_unit_are_failures_among_fluxes(folder: Path) -> None:
+    spellings = folder.parent / "spellings"
+    spellings.mkdir()
+    one = shards_of(spellings, save_fits(spellings, ["nanomaggy", "nanomaggies", "Nanomaggy ", "nmgy", ""]))
+    assert one.summary["samples"] == 5 and one.summary["image"]["unit"] == "nmgy"
+    names = save_npy(folder, cubes(8, (16, 16)))
+    fits.PrimaryHDU(cubes(1, (16, 16), "i2")[0]).writeto(folder / "counts.fits")
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(folder / "levels.png")
+    fits.PrimaryHDU(cubes(1, (16, 16))[0], fits.Header({"BUNIT": "maggy"})).writeto(folder / "stated.fits")
+    mixed = shards_of(folder, [*names, "counts.fits", "levels.png", "stated.fits"])
+    assert sorted(failures(mixed).values()) == ["other_type", "other_type", "other_unit"]
+    assert "unit" not in mixed.summary["image"]
+
+
 def test_several_hdus_become_bands_and_which_one_is_read_is_said(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -233,6 +233,22 @@ def test_an_hdu_is_named_by_number_or_name_and_several_are_stacked_as_bands() ->
         read_array(several("SCI", "SCI"), ("SCI",))
 
 
+@pytest.mark.parametrize(
+    ("primary", "names", "read"),
+    [
+        ("i2", ["BACKGROUND"], "0"),
+        ("f4", ["SCI"], "1 SCI"),
+        ("f4", ["MODEL", "RESID_G"], "0"),
+        ("f4", ["IMAGE"], "1 IMAGE"),
+    ],
+)
+def test_of_several_images_the_galaxy_is_read_and_no_background(primary: str, names: list[str], read: str) -> None:
+    others = (fits.ImageHDU(PLANES["G"], name=name) for name in names)
+    data = fits_file(fits.PrimaryHDU(PLANES["R"].astype(primary)), *others)
+    (chosen,) = FitsImages.of(data, ()).read
+    assert str(chosen) == read
+
+
 def test_hdus_of_different_shapes_or_units_are_not_stacked() -> None:
     small = fits.ImageHDU(PLANES["R"][:8], name="R")
     with pytest.raises(NoCutout, match=r"wrong_shape: --hdu G,R: HDUs of \(12, 10\), \(8, 10\)"):

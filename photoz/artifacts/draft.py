@@ -111,7 +111,14 @@ class Draft:
         self._have_all_receipts = dest.task.count == 1
         self._receipt_written = False
         self._claim = Claim(dest.store, self._folder.prefix, about_process(dest.task))
-        self._twin = self._same_fingerprint(numbers(dest.store, ref))
+        there = numbers(dest.store, ref)
+        self._twin = self._same_fingerprint(there)
+        if self._twin and not dest.force and self._twin.version != there.published[-1]:
+            log.warning(
+                "%s has these settings and inputs, but the latest is v%d, which jobs read that name no version: give "
+                "them %s, or publish it anew with --force",
+                ref.at(self._twin.version), there.published[-1], ref.at(self._twin.version),
+            )  # fmt: skip
         self.published = self._outcome("exists", self._twin) if self._twin and not dest.force else None
         if not self.published:
             ensure_conditional_create(dest.store)

@@ -33,6 +33,11 @@ class FileStore:
         except (OSError, RuntimeError) as error:  # RuntimeError: symlinks in a circle
             reason = getattr(error, "strerror", None) or error
             raise BadInput(f"store {folder}: {reason}; name another folder with --store") from None
+        if os.fsencode(self.url) != self.url.encode("utf-8", "replace"):  # Parquet's reader takes paths as UTF-8
+            raise BadInput(
+                f"store {self.url}: a name in its path is no UTF-8, or can't be written in this locale; rename it, or "
+                "set LC_ALL=C.UTF-8"
+            )
         if in_the_way:
             raise BadInput(f"store {self.url}: is a file; expected a folder")
 

@@ -172,7 +172,7 @@ class FileImages:
         self._check_said(self.files.said(data))
         image = centre_crop(self.files.pixels(data), self.files.size_px)
         self._check_shape(image.shape)
-        if not np.can_cast(stamp_dtype(image), self.image.dtype):
+        if stamp_dtype(image) != self.image.dtype:  # levels and counts are no fluxes
             raise NoCutout("other_type", f"{image.dtype} values, most files have {self.image.dtype}")
         check_range(image)
         with np.errstate(over="ignore"):  # beyond float32: caught as not finite
@@ -181,8 +181,9 @@ class FileImages:
         return self.image.npy_header() + stamp.tobytes()
 
     def _check_said(self, said: Said) -> None:
-        if said.unit and self.usual.unit and said.unit != self.usual.unit:
-            raise NoCutout("other_unit", f"BUNIT = {said.unit!r}, most files say {self.usual.unit!r}; convert it first")
+        if said.unit and said.unit != self.usual.unit:
+            usual = repr(self.usual.unit) if self.usual.unit else "none"
+            raise NoCutout("other_unit", f"BUNIT = {said.unit!r}, most files say {usual}; convert it first")
         if said.chosen and self.usual.chosen and said.chosen != self.usual.chosen:
             raise NoCutout(
                 "ambiguous_hdu", f"of its images {said.images} one would read {said.chosen}, of most files' "
@@ -201,7 +202,7 @@ class _Seen:
     kinds: Counter[tuple[tuple[int, ...], str]] = field(default_factory=Counter)
     cut: bool = False  # whether any of them is larger than asked for
     other: bool = False  # whether any of them is no JPEG
-    units: Counter[str] = field(default_factory=Counter)  # that files state
+    units: Counter[str] = field(default_factory=Counter)  # that files state, "" where they state none
     chosen: Counter[Said] = field(default_factory=Counter)  # where a file has several images
     fault: str = ""  # of the last file that can't be used
 
@@ -232,7 +233,7 @@ def open_files(files: ImageFolder, some: pa.Table) -> FileImages:
         width=width,
         dtype=dtype,
         source="files",
-        unit=seen.units.most_common(1)[0][0] if seen.units else "",
+        unit=seen.units.most_common(1)[0][0],
     )
     log.info("%s: %s of %s, kept as %s", files.folder, _by(shape), dtype, image.format)
     usual = Said(unit=image.unit)
@@ -260,8 +261,7 @@ def _look(files: ImageFolder, some: pa.Table) -> _Seen:
             seen.kinds[image.shape, stamp_dtype(image)] += 1
             seen.cut |= whole.shape != image.shape
             seen.other |= not data.startswith(JPEG_START)
-            if said.unit:
-                seen.units[said.unit] += 1
+            seen.units[said.unit] += 1
             if said.chosen:
                 seen.chosen[replace(said, unit="")] += 1
     return seen

@@ -18,6 +18,7 @@ from PIL import Image
 
 from photoz.survey.fits_header import GZIP_START, Header, fits_units, gunzip, real, whole
 from photoz.survey.picture import MAX_PIXELS, NoCutout
+from photoz.survey.table_units import one_spelling
 
 Array = NDArray[np.generic]
 
@@ -30,8 +31,10 @@ _NPY_NUMBERS = re.compile(r"[<>|=]?([iu][1248]|f(2|4|8|16))")
 _ABOUT_PIXELS = {
     "mask", "msk", "dq", "dqm", "flag", "flags", "wht", "wt", "weight", "weights", "ivar", "invvar", "var", "variance",
     "err", "error", "errors", "sigma", "rms", "unc", "uncert", "std", "stat", "seg", "segm", "segmap", "segmentation",
-    "exp", "exposure", "cov", "coverage", "nexp", "nimage", "psf",
+    "exp", "exposure", "cov", "coverage", "nexp", "nimage", "psf", "ctx", "con", "noise",
+    "bkg", "bg", "back", "background", "sky", "model", "mod", "resid", "residual", "residuals", "chi",
 }  # fmt: skip
+_SCIENCE = {"sci", "science", "image", "data"}
 _MOST_AXES = 8  # numpy has 64; an image has 2 or 3
 # What Pillow trips over in broken files. It bounds what text and profile chunks unzip to by itself.
 _PNG_FAULTS = (
@@ -162,21 +165,30 @@ class FitsImage:
     @property
     def about_pixels(self) -> bool:
         """Whether its name says that it is a mask, a weight or an error: DQ, WHT_G, mask2."""
-        words = re.split(r"[^a-z]+", self.name.lower())
-        return any(word in _ABOUT_PIXELS for word in words)
+        return not _ABOUT_PIXELS.isdisjoint(self._words)
+
+    @property
+    def science(self) -> bool:
+        """Whether its name says that it is the image: SCI, science_g."""
+        return not _SCIENCE.isdisjoint(self._words)
+
+    @property
+    def _words(self) -> list[str]:
+        return re.split(r"[^a-z]+", self.name.lower())
 
     @property
     def unit(self) -> str:
-        """BUNIT, empty where it is not said."""
-        return _text(self.header, "BUNIT")
+        """BUNIT in one spelling, empty where it is not said."""
+        stated = _text(self.header, "BUNIT")
+        return one_spelling(stated) if stated else ""
 
 
 @dataclass(frozen=True)
 class FitsImages:
     """The images of a FITS file, and those of them that are read.
 
-    Without `hdus` it is the first image that is no mask, weight or error map: neither by its name, nor by holding
-    integers where another holds decimal numbers.
+    Without `hdus` it is the first image that is no mask, weight, error map or background: neither by its name, nor by
+    holding integers where another holds decimal numbers. One whose name says `science` comes first.
     """
 
     there: tuple[FitsImage, ...]
@@ -223,6 +235,7 @@ def _likely(there: tuple[FitsImage, ...]) -> FitsImage:
     if len(there) == 1:
         return there[0]
     named = [image for image in there if not image.about_pixels]
+    named = [image for image in named if image.science] or named
     decimal = [image for image in named if not image.whole_numbers]
     if not named:
         raise NoCutout("ambiguous_hdu", f"which image of {', '.join(map(str, there))} is the galaxy's? say --hdu N")

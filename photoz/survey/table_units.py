@@ -27,6 +27,7 @@ _FLUXES = {
     23.9: "ujy µjy μjy microjy microjansky microjanskys",
     31.4: "njy nanojy nanojansky nanojanskys",
 }
+_FLUX_NAMES = {22.5: "nmgy", 0.0: "maggy", 8.9: "Jy", 16.4: "mJy", 23.9: "uJy", 31.4: "nJy"}
 _FLUX = {spelling: magnitude for magnitude, spellings in _FLUXES.items() for spelling in spellings.split()}
 _MAGNITUDES = {"mag", "mags", "magnitude", "magnitudes", "abmag", "magab", "abmags", "abmagnitude", "abmagnitudes"}
 _NO_UNIT = {"", "none", "null", "nan", "unitless", "dimensionless", "nounit", "nounits", "adimensional", "1"}
@@ -72,6 +73,15 @@ def zero_point(text: str) -> float | None:
     if unit is None or not unit.is_equivalent(u.Jy):
         return None
     return 8.9 - 2.5 * math.log10(float(unit.to(u.Jy)))
+
+
+def one_spelling(text: str) -> str:
+    """The same text for each spelling of a unit: `nmgy` for `Nanomaggies`; as it stands where the unit is not known."""
+    known = None if text.strip().startswith("MJ") else _FLUX.get(_plain(text))
+    if known is not None:
+        return _FLUX_NAMES[known]
+    unit = _astropy(text)
+    return str(unit) if unit is not None else text.strip()
 
 
 def is_flux(text: str) -> bool:
