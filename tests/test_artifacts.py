@@ -86,6 +86,16 @@ def test_other_settings_or_inputs_make_other_fingerprints(store: Store) -> None:
     assert one(store, "shards/x@v1").input("catalog").ref == one_input.ref
 
 
+def test_a_job_that_finds_an_older_version_says_that_the_latest_is_another(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in (1, 2):
+        write(store, settings={"seed": seed})
+    assert write(store, settings={"seed": 2}).status == "exists" and "the latest is" not in caplog.text
+    assert write(store, settings={"seed": 1}).artifact == "shards/x@v1"
+    assert "shards/x@v1 has these settings and inputs, but the latest is v2" in caplog.text
+
+
 def test_writers_at_once_share_no_number_and_leave_no_gap(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda i: write(store, settings={"writer": i % 4}), range(8)))
