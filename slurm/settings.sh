@@ -42,7 +42,9 @@ check_quotes() {
 	local line number=0 rest name='(PHOTOZ|SITE|AWS)_[A-Z0-9_]+|[A-Z]+_FLAGS'
 	local double='"([^"\\$`]|\\.|\$[A-Za-z0-9_@*#?!-]|\$\{[^}"]*\})*"' single="'[^']*'"
 	local plain='[^[:space:]"\\$`();&|<>'"'"']|\\.|\$[A-Za-z0-9_@*#?!-]|\$\{[^}"'"'"']*\}'
-	local settings="^[[:space:]]*(export[[:space:]]+)?(($name)[+]?=($plain|$double|$single)*[[:space:]]*)+"
+	local value="[+]?=($plain|$double|$single)*[[:space:]]*"
+	# In PHOTOZ_COLUMNS=ra=RA, dec=DEC the last word is not meant as a variable of its own.
+	local settings="^[[:space:]]*(export[[:space:]]+)?($name)$value(([A-Z][A-Z0-9_]*|[a-z]+_proxy)$value)*"
 	while IFS= read -r line || [[ $line ]]; do
 		number=$((number + 1))
 		[[ ! $line =~ ^[[:space:]]*(export[[:space:]]+)?($name)[[:space:]]+= ]] || refuse_line "$number" 'sets nothing'
@@ -52,13 +54,14 @@ check_quotes() {
 		'' | '#'* | ';'* | '&&'* | '||'* | \\) continue ;;
 		[\"\'\`\(\$\\]*) [[ ${BASH_REMATCH[0]} == *[[:space:]] ]] || continue ;;
 		esac
-		refuse_line "$number" "sets ${BASH_REMATCH[3]}, but not to the whole rest of the line"
+		refuse_line "$number" "sets ${BASH_REMATCH[2]}, but not to the whole rest of the line"
 	done <slurm/photoz.env
 }
 
-# For the trap of errors: 127 is a command that is not found. Sites differ in where `module` is one.
+# For the trap of errors: 127 is a command that is not found. Sites differ in where `module` is one, and a sourced file
+# ends with the code of its last command.
 note_unknown() {
-	[[ $? != 127 || ${BASH_SOURCE[1]} != slurm/photoz.env || $BASH_COMMAND == @(module|ml)\ * ]] ||
+	[[ $? != 127 || ${BASH_SOURCE[1]} != slurm/photoz.env || $BASH_COMMAND == @(module|ml|source|.)\ * ]] ||
 		unknown+=("${BASH_LINENO[0]}")
 }
 

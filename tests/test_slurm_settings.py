@@ -199,6 +199,7 @@ def test_a_file_that_bash_can_not_read_is_refused_with_its_line(folder: Path) ->
         "PHOTOZ_WHERE=zconf >= 2",
         "PHOTOZ_WHERE=zconf>=2",
         "PHOTOZ_WHERE=zconf<2",
+        "PHOTOZ_COLUMNS=ra=RA, dec=DEC",
         "PHOTOZ_WHERE=a&b",
         "PHOTOZ_WHERE=a|b",
         "PHOTOZ_WHERE='a b' and c",
@@ -214,13 +215,16 @@ def test_a_line_that_sets_nothing_is_refused_with_its_number(folder: Path, line:
     for done in (dry_run(folder), in_job(folder, "echo runs")):
         assert (done.returncode, done.stdout) == (2, "")
         said = done.stderr.splitlines()[-1]
-        assert said.startswith(f"slurm/photoz.env: line {number} ") and "quotes around a value with spaces" in said
+        assert said.startswith(f"slurm/photoz.env: line {number} ")
+        assert "quotes around a value with spaces" in said
     assert sorted(folder.rglob("*")) == before  # no file called `=`
 
 
 def test_values_with_quotes_arrays_and_commands_are_no_words_too_many(folder: Path) -> None:
     add(folder, "PHOTOZ_WHERE='zconf >= 2'  # a comment", "PHOTOZ_SELECTION=a\\ b; PHOTOZ_SEED=7 PHOTOZ_BINS=8")
     add(folder, "PHOTOZ_TABLE=$(echo a  b) ", 'PHOTOZ_MOC="$(basename "/x/a b")/c $HOME ${none:-a b}"')
+    add(folder, "export PHOTOZ_TTA=1 NCCL_DEBUG=INFO https_proxy=http://p:1", "source ./other", "nothing_x || :")
+    (folder / "other").write_text("nothing_y\n")  # a file of the site's may call what is not everywhere
     add(folder, "TRAIN_FLAGS=(--epochs 3", "  --seed 1)", "TRAIN_FLAGS+=(--bins 9)", "PHOTOZ_REGION='cone 1 2", "3'")
     add(folder, "export PHOTOZ_SIZE=4 \\", "  PHOTOZ_SCALE=${none:-a b}", 'PHOTOZ_HDU=a"b $none c"d#e && false')
     names = ("WHERE", "SELECTION", "SEED", "BINS", "TABLE", "MOC", "REGION", "SIZE", "SCALE", "HDU")
