@@ -104,7 +104,7 @@ def status(
 ) -> None:
     """Show which pieces and slices of a running or failed job are done, at work, failed or missing."""
     logs.set_up("text")
-    found = status_of(open_store(store), name)
+    found = status_of(_existing(store), name)
     if as_json:
         _print_json([draft.as_dict() for draft in found])
         return

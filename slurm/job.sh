@@ -42,7 +42,7 @@ absolute() {
 # Containers refuse to show a folder that is not there; on a host's own disk, that is each host's to make.
 make_folders() {
 	local folders
-	mapfile -t folders < <(absolute "${PHOTOZ_STORE#file://}" "${PHOTOZ_CACHE:-}")
+	mapfile -t folders < <(absolute "$PHOTOZ_STORE" "${PHOTOZ_CACHE:-}")
 	# What can't be made is named by the container's own error.
 	[[ $SITE_RUNTIME == none || ${#folders[@]} == 0 ]] || srun --cpus-per-task=1 mkdir -p -- "${folders[@]}" || :
 }
@@ -53,7 +53,7 @@ choose_runtime() {
 	step=() inside=()
 	IFS=', ' read -ra added <<<"$SITE_BIND"
 	# A store in a folder, keys, cache, and what the site adds.
-	mapfile -t paths < <(absolute "${PHOTOZ_STORE#file://}" "${AWS_SHARED_CREDENTIALS_FILE:-}" "${AWS_CONFIG_FILE:-}" \
+	mapfile -t paths < <(absolute "$PHOTOZ_STORE" "${AWS_SHARED_CREDENTIALS_FILE:-}" "${AWS_CONFIG_FILE:-}" \
 		"${PHOTOZ_CACHE:-}" "${added[@]}")
 	case $SITE_RUNTIME in
 	none)

@@ -4,10 +4,13 @@
 #   PHOTOZ_NAME=deep slurm/submit.sh   what your environment sets wins: PHOTOZ_…, SITE_…, AWS_…
 #   slurm/submit.sh --dry-run          print the sbatch commands
 set -euo pipefail
-# A path of the caller's is meant from where the caller is.
-case ${PHOTOZ_STORE:-} in '' | /* | *://*) ;; *) export PHOTOZ_STORE=$PWD/$PHOTOZ_STORE ;; esac
+caller=$PWD
 cd "$(dirname "$0")/.."
 source slurm/settings.sh
+# A path of the caller's is meant from where the caller is.
+[[ ! ${PHOTOZ_STORE:-} ]] || place_store "$caller"
+start_paths_in "$caller" PHOTOZ_TABLE PHOTOZ_IMAGES_FROM PHOTOZ_MOC PHOTOZ_CACHE PHOTOZ_CHECKPOINTS \
+	AWS_SHARED_CREDENTIALS_FILE AWS_CONFIG_FILE SITE_VENV
 
 JOBS=(catalog shard train infer evaluate)
 
@@ -18,12 +21,18 @@ esac
 
 # Settings of the caller's environment go to the jobs as words. Slurm keeps these, so no secret may be among them.
 given=() kept_back=
+secret_name='[^=&;]*(token|secret|passw|passphrase|cred|signature|(api|access|private)[-_]?key)[^=&;]*'
+in_query="://[^?#]*[?#](.*[&;])?($secret_name|([^=&;]*[-_])?sig|key|auth|pwd)=."
 for name in $(compgen -e); do
+	case $name in PHOTOZ_* | SITE_* | AWS_*) ;; *) continue ;; esac
 	case $name in
 	AWS_ACCESS_KEY_ID | AWS_*SECRET* | AWS_*TOKEN | *PASSWORD*) kept_back+=" $name" ;;
-	PHOTOZ_* | SITE_* | AWS_*)
-		[[ ! ${!name} =~ ://[^/]*@ ]] || {
-			echo "$name in your environment: its URL holds a login, which Slurm would keep; set it in slurm/photoz.env" >&2
+	*)
+		secret=
+		[[ ! ${!name} =~ ://[^/]*@ ]] || secret='a login'
+		[[ ! ${!name,,} =~ $in_query ]] || secret="a secret (${BASH_REMATCH[2]}=…)"
+		[[ ! $secret ]] || {
+			echo "$name in your environment: its URL holds $secret, which Slurm would keep; set it in slurm/photoz.env" >&2
 			exit 2
 		}
 		given+=("$name=${!name}")

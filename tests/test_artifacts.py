@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from photoz.artifacts import Artifact, Destination, Draft, Outcome, Ref, Store, load, open_store, parse_duration, upkeep
+from photoz.artifacts.changes import unlike
 from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.artifacts.manifest import FileEntry, Manifest, canonical_json, payload_digest
 from photoz.artifacts.probe import PREFIX
@@ -268,6 +270,26 @@ def test_a_new_version_says_how_its_settings_and_inputs_differ_from_the_one_befo
     assert said_at_commit(caplog, "model/net@v3") == ["settings and inputs are those of v2"]
     write(file_store, "net", kind="model", settings=settings)
     assert said_at_commit(caplog, "model/net@v4") == ["unlike v3: no shards instead of shards/x@v2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "settings and inputs are those of v1"),
+        ({"fingerprint": "f" * 16}, "settings and inputs are those of v1; made by a newer recipe"),
+        ({"fingerprint": "f" * 16, "settings": {"seed": 2}}, "unlike v1: seed 1 → 2"),
+        # The same ref in another store: the recipe may be the same.
+        ({"fingerprint": "f" * 16, "input": {"payload_sha256": "f" * 64}}, "settings and inputs are those of v1"),
+    ],
+)
+def test_where_only_the_fingerprint_differs_a_newer_recipe_is_the_reason(
+    file_store: Store, changes: dict[str, Any], said: str
+) -> None:
+    write(file_store)
+    write(file_store, "net", kind="model", settings={"seed": 1}, inputs=(one(file_store, "shards/x@v1"),))
+    before = one(file_store, "model/net@v1").manifest
+    inputs = (before.inputs[0].model_copy(update=changes.get("input", {})),)
+    assert unlike(before, before.model_copy(update=changes | {"inputs": inputs})) == said
 
 
 def test_what_a_new_version_says_has_no_secrets_and_stays_short(

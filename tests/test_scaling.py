@@ -147,15 +147,25 @@ def test_a_regression_networks_predictions_are_the_same_too(
 
 
 @pytest.mark.parametrize("factor", [1e-20, 1.0, 1e20])
-@pytest.mark.parametrize("jitter", [0.0, 1e-7])
-def test_a_channel_is_constant_by_its_own_scale(factor: float, jitter: float) -> None:
+@pytest.mark.parametrize(
+    ("jitter", "said"),
+    [(0.0, r"holds one constant value, 7\S*; drop it"), (3e-7, r"varies by only \S+ on 7\S*; sub")],
+)
+def test_a_channel_is_constant_by_its_own_scale(factor: float, jitter: float, said: str) -> None:
     images, _ = drawn_galaxies(10, SHAPE, "float32")
     assert InputScaling.of(images * np.float32(factor)).noise[0] == pytest.approx(
         InputScaling.of(images).noise[0] * factor, rel=1e-5
     )
     images[:, 1] = 7 * (1 + jitter * np.random.default_rng(0).normal(size=images[:, 1].shape))
-    with pytest.raises(BadInput, match="channel 1 of the training images holds one constant value"):
+    with pytest.raises(BadInput, match=f"channel 1 of the training images {said}"):
         InputScaling.of(images * np.float32(factor))
+
+
+def test_faint_signal_on_a_bright_sky_is_not_called_constant_and_what_is_said_helps() -> None:
+    images = 2e6 + np.random.default_rng(0).normal(size=(10, 3, 16, 16)).astype(np.float32)
+    with pytest.raises(BadInput, match=r"channel 0 of .* varies by only 0\.99\d on 2e\+06; subtract the sky first"):
+        InputScaling.of(images)
+    assert InputScaling.of(images - np.float32(2e6)).noise == pytest.approx((1, 1, 1), rel=0.1)
 
 
 @pytest.mark.parametrize("factor", [1e-40, 1e-43, 2e36])

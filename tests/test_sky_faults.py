@@ -177,6 +177,17 @@ def test_a_name_that_nobody_knows_is_bad_input_and_says_where_to_run_instead(mon
         assert "login node" in str(error) and "\n" not in str(error)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_nobody_knows_is_named_instead_of_the_survey(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", "http://me:hush@nohost.invalid:3128")
+    for error in asked_in_vain(f"{scheme}://sky.invalid", monkeypatch):
+        assert error.exit_code == ExitCode.BAD_INPUT
+        assert str(error).startswith(
+            "sky.invalid: can't be reached through the proxy nohost.invalid:3128: no address is"
+        )
+        assert f"or set {scheme}_proxy to your site's proxy" in str(error) and "hush" not in str(error)
+
+
 @pytest.mark.parametrize("fault", ["refuses", "says nothing"])
 def test_a_server_that_is_not_listening_is_transient_until_the_job_was_started_again_twice(
     fault: str, monkeypatch: pytest.MonkeyPatch

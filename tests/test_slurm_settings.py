@@ -81,12 +81,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dry_run(folder: Path, **given: str) -> "subprocess.CompletedProcess[str]":
+def dry_run(folder: Path, caller: Path = Path("/"), **given: str) -> "subprocess.CompletedProcess[str]":
     """submit.sh --dry-run with nothing in its environment but these variables."""
     return subprocess.run(
         ["bash", folder / "slurm/submit.sh", "--dry-run"],
         env={"PATH": os.environ["PATH"], "HOME": "/nowhere"} | given,
-        cwd="/", capture_output=True, text=True, check=False,
+        cwd=caller, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -184,6 +184,58 @@ def test_a_file_that_bash_can_not_read_is_refused_with_its_line(folder: Path) ->
     assert re.search(r"slurm/photoz.env: line \d+: ", done.stderr)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PHOTOZ_NAME=deep field",
+        "PHOTOZ_NAME=deep ls",  # a command that there is
+        "export PHOTOZ_NAME=deep field",
+        'PHOTOZ_NAME=deep "field"',
+        "PHOTOZ_NAME= deep",
+        "PHOTOZ_NAME = deep",
+        "export PHOTOZ_NAME = deep",
+        "PHOTOZ_NAME: deep",
+        "TRAIN_FLAGS=--epochs 3",
+        "PHOTOZ_WHERE=zconf >= 2",
+        "PHOTOZ_WHERE=zconf>=2",
+        "PHOTOZ_WHERE=zconf<2",
+        "PHOTOZ_COLUMNS=ra=RA, dec=DEC",
+        "PHOTOZ_WHERE=a&b",
+        "PHOTOZ_WHERE=a|b",
+        "PHOTOZ_WHERE='a b' and c",
+        "PHOTOZ_WHERE=${a:-b} and c",
+        "  PHOTOZ_SURVEY=table PHOTOZ_NAME=deep field",
+        "[[ -d / ]] && PHOTOZ_NAME=deep field",
+    ],
+)
+def test_a_line_that_sets_nothing_is_refused_with_its_number(folder: Path, line: str) -> None:
+    add(folder, line, "PHOTOZ_LIMIT=5")
+    number = (folder / "slurm/photoz.env").read_text().splitlines().index(line) + 1
+    before = sorted(folder.rglob("*"))
+    for done in (dry_run(folder), in_job(folder, "echo runs")):
+        assert (done.returncode, done.stdout) == (2, "")
+        said = done.stderr.splitlines()[-1]
+        assert said.startswith(f"slurm/photoz.env: line {number} ")
+        assert "quotes around a value with spaces" in said
+    assert sorted(folder.rglob("*")) == before  # no file called `=`
+
+
+def test_values_with_quotes_arrays_and_commands_are_no_words_too_many(folder: Path) -> None:
+    add(folder, "PHOTOZ_WHERE='zconf >= 2'  # a comment", "PHOTOZ_SELECTION=a\\ b; PHOTOZ_SEED=7 PHOTOZ_BINS=8")
+    add(folder, "PHOTOZ_TABLE=$(echo a  b) ", 'PHOTOZ_MOC="$(basename "/x/a b")/c $HOME ${none:-a b}"')
+    add(folder, "export PHOTOZ_TTA=1 NCCL_DEBUG=INFO https_proxy=http://p:1", "source ./other", "nothing_x || :")
+    (folder / "other").write_text("nothing_y\n")  # a file of the site's may call what is not everywhere
+    add(folder, "TRAIN_FLAGS=(--epochs 3", "  --seed 1)", "TRAIN_FLAGS+=(--bins 9)", "PHOTOZ_REGION='cone 1 2", "3'")
+    add(folder, "export PHOTOZ_SIZE=4 \\", "  PHOTOZ_SCALE=${none:-a b}", 'PHOTOZ_HDU=a"b $none c"d#e && false')
+    names = ("WHERE", "SELECTION", "SEED", "BINS", "TABLE", "MOC", "REGION", "SIZE", "SCALE", "HDU")
+    shown = in_job(folder, "; ".join(f"echo \"${{PHOTOZ_{name}//$'\\n'/ }}\"" for name in names))
+    assert shown.stdout.splitlines() == [
+        "zconf >= 2", "a b", "7", "8", "a b", "a b/c /nowhere a b", "cone 1 2 3", "4", "a b", "ab  cd#e",
+    ]  # fmt: skip
+    assert in_job(folder, 'echo "${TRAIN_FLAGS[@]}"').stdout == "--epochs 3 --seed 1 --bins 9\n"
+    assert dry_run(folder).returncode == 0
+
+
 def test_what_the_callers_environment_sets_wins_over_the_file_and_reaches_the_jobs(folder: Path) -> None:
     add(folder, "PHOTOZ_NAME=file", "SITE_RESTARTS=3", "AWS_REGION=eu-west-1")
     given = {
@@ -207,6 +259,57 @@ def test_a_relative_store_is_meant_from_where_it_was_written(folder: Path) -> No
     assert "PHOTOZ_STORE=//mine" in " ".join(commands_of(folder, PHOTOZ_STORE="mine")["train"])  # called from /
     add(folder, "PHOTOZ_STORE=shared/store")
     assert in_job(folder, 'echo "$PHOTOZ_STORE"').stdout == f"{folder}/shared/store\n"
+
+
+def test_a_store_in_a_home_or_in_a_file_url_is_a_folder_with_its_whole_path(folder: Path) -> None:
+    whole = {
+        "~": "/nowhere", "~/x": "/nowhere/x", "file:///data/store": "/data/store", "FILE:///x": "/x",
+        "s3://bucket/x": "s3://bucket/x", "/a b": "/a b", "./~": f"{folder}/./~",
+    }  # fmt: skip
+    for written, meant in whole.items():
+        assert in_job(folder, 'echo "$PHOTOZ_STORE"', f"PHOTOZ_STORE={written}").stdout == f"{meant}\n"
+    assert commands_of(folder, PHOTOZ_STORE="~/x")["train"][-1] == "PHOTOZ_STORE=/nowhere/x"
+    add(folder, "PHOTOZ_STORE='~/y'")
+    assert in_job(folder, 'echo "$PHOTOZ_STORE"').stdout == "/nowhere/y\n"
+
+
+@pytest.mark.parametrize("store", ["file:/data", "file://data", "file:x", "file:///a%20b", "file:///a?b", "file://h/x"])
+def test_other_file_urls_are_refused_before_anything_is_submitted(folder: Path, store: str) -> None:
+    done = dry_run(folder, PHOTOZ_STORE=store)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"PHOTOZ_STORE={store}: expected s3://bucket/prefix, a folder's path, or file:///folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert in_job(folder, "echo runs", f"PHOTOZ_STORE={store}").returncode == 2
+
+
+def test_the_callers_relative_paths_are_meant_from_where_the_caller_is(folder: Path) -> None:
+    relative = {
+        "AWS_CONFIG_FILE": "conf", "AWS_SHARED_CREDENTIALS_FILE": "keys", "PHOTOZ_CACHE": "c",
+        "PHOTOZ_CHECKPOINTS": "k", "PHOTOZ_IMAGES_FROM": "../images", "PHOTOZ_MOC": "moc.fits", "PHOTOZ_STORE": "store",
+        "PHOTOZ_TABLE": "mine.fits[2]", "SITE_VENV": "venv",
+    }  # fmt: skip
+    (folder / "elsewhere").mkdir()
+    done = dry_run(folder, folder / "elsewhere", **relative, PHOTOZ_NAME="x")
+    words = [f"{name}={folder}/elsewhere/{value}" for name, value in relative.items()]
+    assert sorted(shlex.split(done.stdout.splitlines()[0])[2:]) == sorted([*words, "PHOTOZ_NAME=x"])
+    stay = {"PHOTOZ_CACHE": "~/c", "PHOTOZ_MOC": "https://host/moc.fits", "PHOTOZ_TABLE": "/t.csv", "SITE_VENV": ""}
+    assert commands_of(folder, **stay)["catalog"][1:] == [f"{name}={value}" for name, value in stay.items()]
+
+
+def test_a_secret_in_the_query_of_a_url_is_refused_without_showing_it(folder: Path) -> None:
+    for query in ("api_key", "x=1&token", "sig", "a=b&X-Amz-Signature", "client_secret", "passwd", "API-Key"):
+        done = dry_run(folder, PHOTOZ_SURVEY_URL=f"https://host/x?{query}=hush")
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert "PHOTOZ_SURVEY_URL in your environment: its URL holds a secret" in done.stderr
+        assert "hush" not in done.stderr
+    for url in ("https://host/x?sigma=3&design=1", "https://host/token=1/x", "https://host/x?monkey=1"):
+        assert f"PHOTOZ_SURVEY_URL={url}" in commands_of(folder, PHOTOZ_SURVEY_URL=url)["catalog"]
+
+
+def test_variables_of_others_are_neither_passed_on_nor_named(folder: Path) -> None:
+    done = dry_run(folder, PHOTOZ_STORE="s3://bucket/x", MY_PASSWORD="hush", PHOTOZ_PASSWORD="hush")
+    assert "MY_PASSWORD" not in done.stdout + done.stderr and "hush" not in done.stdout + done.stderr
+    assert "PHOTOZ_PASSWORD;" in done.stderr
 
 
 def test_no_secret_is_among_the_words_that_slurm_keeps(folder: Path) -> None:
@@ -241,7 +344,8 @@ def test_the_older_name_of_the_number_of_tasks_still_counts(folder: Path) -> Non
 
 
 def test_the_file_may_load_modules_and_name_variables_that_are_not_set(folder: Path) -> None:
-    add(folder, "module load cuda", "PHOTOZ_CACHE=$SLURM_TMPDIR/cache", "[[ -d /nowhere ]] && PHOTOZ_NAME=other")
+    add(folder, "module load cuda", "test -d /nowhere", "module() { return 1; }", "module load none")
+    add(folder, "PHOTOZ_CACHE=$SLURM_TMPDIR/cache", "[[ -d /nowhere ]] && PHOTOZ_NAME=other")
     done = in_job(folder, 'echo "$PHOTOZ_NAME $PHOTOZ_CACHE"; false; echo "not reached"', SLURM_TMPDIR="/local/7")
     assert done.stdout == "mgs /local/7/cache\n"
     assert done.returncode == 1

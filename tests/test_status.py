@@ -1,6 +1,7 @@
 """`photoz-job artifacts status`: what a running or failed job has done, from the store alone."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,24 @@ def test_a_name_without_a_draft_and_a_name_that_is_none_are_said(file_store: Sto
         status_of(file_store, "nothing-here")
     with pytest.raises(BadInput, match="ref 'X!'"):
         status_of(file_store, "X!")
+
+
+@pytest.mark.parametrize("name", ["shards/x@v7", "x@v1", "x@latest"])
+def test_a_version_is_refused_as_status_shows_them_all(
+    file_store: Store, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    write(file_store)
+    assert photoz_job("artifacts", "status", name, "--store", file_store.url) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1
+    assert f"{name}: status shows all versions and drafts of a name: expected {name.partition('@')[0]};" in shown.err
+
+
+def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert photoz_job("artifacts", "status", "nope", "--store", str(tmp_path / "none")) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"there is no store {tmp_path / 'none'};" in line and "no job has written" not in line
+    assert not (tmp_path / "none").exists()
 
 
 def test_numbers_are_shown_as_ranges() -> None:

@@ -24,7 +24,13 @@ def unlike(before: Manifest, after: Manifest) -> str:
         return f"unlike v{before.version}: {', '.join(said)}"
     versions = before.producer.package_version, after.producer.package_version
     made_by = f", made by photoz {versions[1]} instead of {versions[0]}" if versions[0] != versions[1] else ""
-    return f"settings and inputs are those of v{before.version}{made_by}"
+    same = before.settings == after.settings and _digests(before) == _digests(after)
+    recipe = "; made by a newer recipe" if same and before.fingerprint != after.fingerprint else ""
+    return f"settings and inputs are those of v{before.version}{made_by}{recipe}"
+
+
+def _digests(manifest: Manifest) -> list[str]:
+    return [one.payload_sha256 for one in manifest.inputs]
 
 
 def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

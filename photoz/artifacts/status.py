@@ -11,7 +11,7 @@ from photoz.artifacts.artifact import Numbers, load, numbers
 from photoz.artifacts.claims import DEAD_AFTER_S
 from photoz.artifacts.refs import CLAIMS, FAILED, KINDS, PIECES, PLAN, Ref, artifact_prefix, data_prefix
 from photoz.artifacts.store import NoSuchKey, Store, StoredObject
-from photoz.errors import ExitCode, MissingArtifact, PhotozError
+from photoz.errors import BadInput, ExitCode, MissingArtifact, PhotozError
 
 DONE, AT_WORK, FAILED_STATE, STOPPED, MISSING = "done", "at work", "failed", "stopped", "missing"
 _NOTE_BYTES, _MOST_SLICES = 2**26, 10**6
@@ -55,9 +55,15 @@ class DraftStatus:
 def status_of(store: Store, name: str) -> list[DraftStatus]:
     """Every draft and published fingerprint of `kind/name`, or of `name` in each kind, those touched last at the end.
 
-    Raises MissingArtifact if there is nothing under that name.
+    Raises MissingArtifact if there is nothing under that name, BadInput for a name with a version.
     """
     ref = Ref.parse(name, None if "/" in name else KINDS[0])
+    without, at, _ = name.partition("@")
+    if at:
+        raise BadInput(
+            f"{name}: status shows all versions and drafts of a name: expected {without}; "
+            "`photoz-job artifacts show` shows one version"
+        )
     kinds = [ref.kind] if "/" in name else list(KINDS)
     found = [status for kind in kinds for status in _of_kind(store, Ref(kind, ref.name))]
     if not found:

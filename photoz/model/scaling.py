@@ -86,7 +86,7 @@ def _measured(pixels: NDArray[np.generic], channel: int) -> tuple[float, float, 
         noise = 1.4826 * float(np.median(sky - values[values <= sky]))
         spread, largest = float(values.std()), float(np.abs(values).max())
         if spread <= _FLAT * largest:
-            raise BadInput(f"{where} holds one constant value, {sky:g}; drop it")
+            raise _flat(where, values)
         noise = noise or spread
         if noise < _LEAST_NOISE or largest > _LARGEST_PIXEL:
             raise BadInput(
@@ -96,8 +96,17 @@ def _measured(pixels: NDArray[np.generic], channel: int) -> tuple[float, float, 
     stretched = stretch(values, sky, noise, str(pixels.dtype))
     mean, std = float(stretched.mean()), float(stretched.std())
     if std <= _FLAT:
-        raise BadInput(f"{where} holds one constant value; drop it")
+        raise _flat(where, values)
     return sky, noise, mean, std
+
+
+def _flat(where: str, values: NDArray[np.float64]) -> BadInput:
+    lowest, highest = float(values.min()), float(values.max())
+    if lowest == highest:
+        return BadInput(f"{where} holds one constant value, {lowest:g}; drop it")
+    return BadInput(
+        f"{where} varies by only {values.std():.3g} on {np.abs(values).max():.3g}; subtract the sky first, or drop it"
+    )
 
 
 def stretch(pixels: NDArray[np.float64], sky: Any, noise: Any, dtype: str) -> NDArray[np.float64]:

@@ -186,7 +186,8 @@ class _Client:
         except http.SSLError as error:
             raise BadInput(f"{self.service.base_url}: {_one_line(error)}; check its certificate") from None
         except TRANSIENT_ERRORS as error:
-            raise _Transient(type(error).__name__, _one_line(error), unreachable=why_unreachable(error)) from None
+            why = why_unreachable(error, self.service.base_url)
+            raise _Transient(type(error).__name__, _one_line(error), unreachable=why) from None
         self._check_status(reply, data)
         try:
             check_jpeg(data, self.service.size_px)

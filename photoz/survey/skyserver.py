@@ -130,7 +130,8 @@ class SkyServer:
                     cache=False,
                 )
         except TRANSIENT_ERRORS as error:
-            raise _Busy(f"no whole reply ({_cause(error)})", unreachable=why_unreachable(error)) from None
+            why = why_unreachable(error, self.survey.base_url)
+            raise _Busy(f"no whole reply ({_cause(error)})", unreachable=why) from None
         except requests.exceptions.RequestException as error:
             raise BadInput(f"--survey-url {self.survey.base_url}: can't be asked: {error}") from None
         self._answered = True
