@@ -222,6 +222,18 @@ def test_fluxes_that_state_no_unit_are_refused_by_their_values(tmp_path: Path) -
     assert values(bright, "mag_r")[:3] == [17.5, 18.5, None]  # one odd value, however often, makes no fluxes
 
 
+@pytest.mark.parametrize("unit", ["[uJy]", "dex(uJy)", "mag(uJy)", "dB(uJy)", "[nmgy]", "dex(Jy)"])
+def test_a_logarithm_of_fluxes_is_no_flux(unit: str, tmp_path: Path) -> None:
+    path = fits_table(tmp_path / "t.fits", {"ra": [1.0], "dec": [3.0], "mag_r": [1.5]}, {"mag_r": unit})
+    assert f"is in '{unit}'" in refusal(path) and "--columns" not in refusal(path)
+    assert f"is in '{unit}'" in refusal(csv(tmp_path, "ra,dec,F\n1,2,1.5\n"), f"mag_r=F:{unit}")
+
+
+def test_ab_is_a_unit_of_magnitudes(tmp_path: Path) -> None:
+    path = fits_table(tmp_path / "t.fits", {"ra": [1.0], "dec": [3.0], "mag_r": [18.5]}, {"mag_r": "AB"})
+    assert values(path, "mag_r") == [18.5]
+
+
 def test_shared_fluxes_of_the_legacy_surveys_become_magnitudes(shared_data: Path) -> None:
     path = shared_data / "field_cases" / "25-parquet-types" / "legacy-flux.parquet"
     assert "--columns mag_r=FLUX_R:nmgy" in refusal(path, "mag_r=FLUX_R")
@@ -446,6 +458,51 @@ def test_ids_that_end_in_zeros_by_their_surveys_scheme_are_kept(tmp_path: Path) 
         assert values(csv(tmp_path, text, f"{scheme}.csv"), "object_id") == list(map(str, ids))
 
 
+GAIA = [4295806720 + 10**17, 34361129088 + 10**17, 38655544960 + 10**17, 309238066432 + 10**17]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("object_id", ["0012e345", "ab12e3ff", "12e45"]),
+        ("object_id", ["1E2", "K22", "1.24E+18"]),
+        ("source_id", [str(one // 128 * 128) for one in GAIA]),
+        ("gaia_id", [str(one // 128 * 128) for one in GAIA]),
+        ("objid", ["-6497332648823496704", "-6497332648823496705", "-6497332648823496706"]),
+    ],
+)
+def test_ids_that_only_look_rounded_are_kept(name: str, ids: list[str], tmp_path: Path) -> None:
+    text = f"{name},ra,dec\n" + "".join(f"{one},{row},0\n" for row, one in enumerate(ids))
+    assert values(csv(tmp_path, text), "object_id", f"object_id={name}") == ids
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["-1237648720693755904", "-1237648720693756160", "-1237648720693756416"],
+        ["-1237648720693750000", "-1237648720693760000", "-1237648720693780000"],
+        ["-1237648720693755918.0", "-3.0"],
+        ["17", "1.24E+18", "18"],
+    ],
+)
+def test_rounded_ids_are_seen_below_zero_and_beside_whole_ones(ids: list[str], tmp_path: Path) -> None:
+    text = "objid,ra,dec\n" + "".join(f"{one},{row},0\n" for row, one in enumerate(ids))
+    assert "rounded" in refusal(csv(tmp_path, text))
+
+
+def test_large_gaia_ids_that_went_through_floating_point_are_refused(tmp_path: Path) -> None:
+    ids = [(2**62 + one * 12345677) // 1024 * 1024 for one in range(100, 110)]
+    text = "source_id,ra,dec\n" + "".join(f"{one},{row},0\n" for row, one in enumerate(ids))
+    assert "rounded" in refusal(csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("ids", [pa.array([b"\xff" * 16, b"\xfe" * 16], pa.binary(16)), pa.array([b"\xe8", b"x"])])
+def test_ids_that_are_raw_bytes_refuse_no_table_unless_they_are_asked_for(ids: pa.Array, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"source_id": ids, "ra": [1.0, 2.0], "dec": [3.0, 4.0]}), tmp_path / "t.parquet")
+    assert values(tmp_path / "t.parquet", "ra") == [1, 2]
+    assert "expected text or numbers" in refusal(tmp_path / "t.parquet", "object_id=source_id")
+
+
 # Conditions
 
 CONDITIONS = [
@@ -530,6 +587,36 @@ def test_conditions_that_mean_nothing_are_refused_in_one_line(condition: str, sa
 def test_rows_that_a_condition_drops_are_not_checked_and_rows_keep_their_numbers(tmp_path: Path) -> None:
     path = csv(tmp_path, "ra,dec,good\n1,2,1\n400,2,0\n3,4,1\n500,6,1\n")
     assert "ra = 500 in row 4 (1 such rows)" in refusal(path, where="good == 1")
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32()])
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [("z == 3.4", [2]), ("z <= 3.4", [1, 2]), ("3.4 < z", [3]), ("z in (3.4, 1.1)", [1, 2]), ("z != 3.4", [1, 3]),
+     ("z < 1e99", [1, 2, 3])],
+)  # fmt: skip
+def test_a_literal_beside_a_narrow_column_is_a_number_of_its_type(
+    kind: pa.DataType, condition: str, kept: list[int], tmp_path: Path
+) -> None:
+    cells = pa.array(np.array([1.1, 3.4, 7.5], np.float16 if kind == pa.float16() else np.float32))
+    pq.write_table(pa.table({"ra": [1.0, 2.0, 3.0], "dec": [0.0] * 3, "z": cells}), tmp_path / "t.parquet")
+    assert values(tmp_path / "t.parquet", "ra", "z_spec=-", where=condition) == kept
+
+
+@pytest.mark.parametrize("condition", ["id == 1237648720693755918", "id in (1237648720693755918, 7)",
+                                       "id == '1237648720693755918'"])  # fmt: skip
+def test_ids_in_excels_quotes_are_compared_without_them_and_exactly(condition: str, tmp_path: Path) -> None:
+    path = csv(tmp_path, "id,ra,dec\n'1237648720693755917,1,0\n'1237648720693755918,2,0\n'1237648720693755919,3,0\n")
+    assert values(path, "ra", where=condition) == [2]
+
+
+@pytest.mark.parametrize("cells", [["1237648720693755917", "0.5"], [1.25, 2.5]])
+def test_long_numbers_are_not_compared_with_columns_of_fractions(cells: list[object], tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": cells, "ra": [1.0, 2.0], "dec": [0.0, 0.0]}), tmp_path / "t.parquet")
+    for sign in ("==", "<"):
+        message = refusal(tmp_path / "t.parquet", where=f"a {sign} 1237648720693755918")
+        assert "has more digits than column a" in message and "== '1237648720693755918' with text" in message
+    assert len(values(tmp_path / "t.parquet", "ra", where="a < 1.3e18")) == 2
 
 
 # Images

@@ -28,7 +28,7 @@ _FLUXES = {
     31.4: "njy nanojy nanojansky nanojanskys",
 }
 _FLUX = {spelling: magnitude for magnitude, spellings in _FLUXES.items() for spelling in spellings.split()}
-_MAGNITUDES = {"mag", "mags", "magnitude", "magnitudes", "abmag", "magab", "abmags", "abmagnitude", "abmagnitudes"}
+_MAGNITUDES = set("mag ab mags magnitude magnitudes abmag magab abmags abmagnitude abmagnitudes".split())
 _NO_UNIT = {"", "none", "null", "nan", "unitless", "dimensionless", "nounit", "nounits", "adimensional", "1"}
 _QUOTES = {"'": 1 / 60, "''": 1 / 3600, '"': 1 / 3600}
 _FRAME = re.compile(r"icrs|fk5|j2000(\.0)?")
@@ -65,6 +65,8 @@ def zero_point(text: str) -> float | None:
     """The AB magnitude of a flux of one unit, 22.5 for `nanomaggies` for example; None for what is no such flux."""
     if text.strip().startswith("MJ") and text.strip() != "MJY":  # a megajansky, or a millijansky misspelt
         return None
+    if text.strip().startswith("["):  # VizieR's way to write the logarithm of a unit
+        return None
     known = _FLUX.get(_plain(text))
     if known is not None:
         return known
@@ -98,4 +100,5 @@ def _astropy(text: str) -> u.UnitBase | None:
             unit = u.Unit(text.strip(), parse_strict="silent")
         except (ValueError, TypeError):
             return None
-    return None if isinstance(unit, u.UnrecognizedUnit) else unit
+    # dex(uJy), mag(uJy) and the like are logarithms of what they convert to.
+    return None if isinstance(unit, u.UnrecognizedUnit | u.function.FunctionUnitBase) else unit
