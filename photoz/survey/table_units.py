@@ -28,9 +28,13 @@ _FLUXES = {
     31.4: "njy nanojy nanojansky nanojanskys",
 }
 _FLUX = {spelling: magnitude for magnitude, spellings in _FLUXES.items() for spelling in spellings.split()}
-_MAGNITUDES = set("mag ab mags magnitude magnitudes abmag magab abmags abmagnitude abmagnitudes".split())
+_MAGNITUDES = {
+    "mag", "mags", "magnitude", "magnitudes", "ab", "abmag", "magab", "abmags", "abmagnitude", "abmagnitudes",
+}  # fmt: skip
 _NO_UNIT = {"", "none", "null", "nan", "unitless", "dimensionless", "nounit", "nounits", "adimensional", "1"}
 _QUOTES = {"'": 1 / 60, "''": 1 / 3600, '"': 1 / 3600}
+_MINUTES_SECONDS = "(arc)?m+(in|inute)?s?(arc)?s+(ec|econd)?s?"  # of hms, hh:mm:ss, hr:min:sec
+_IN_NAME = re.compile(r".*[\W_](rads?|radians?|hrs?|hours?|hourangle|arcsecs?|arcseconds?|degs?|degrees?)[\W_]*", re.I)
 _FRAME = re.compile(r"icrs|fk5|j2000(\.0)?")
 
 
@@ -47,9 +51,9 @@ def degrees_in(text: str) -> float | None:
     if text.strip() in _QUOTES:
         return _QUOTES[text.strip()]
     plain = _plain(text)
-    if re.fullmatch("h+m+s+", plain):
+    if re.fullmatch(f"h+(our|r)?s?{_MINUTES_SECONDS}", plain):
         return HOURS_IN_DEGREES
-    if re.fullmatch("d+m+s+", plain):
+    if re.fullmatch(f"d+(eg|egree)?s?{_MINUTES_SECONDS}", plain):
         return 1.0
     known = _ANGLE.get(plain)
     if known is not None:
@@ -59,6 +63,12 @@ def degrees_in(text: str) -> float | None:
         return None
     degrees: float = unit.to(u.deg)
     return degrees
+
+
+def unit_in_name(name: str) -> str | None:
+    """The angle at the end of a column's name, such as `ra_rad` or `RA (hours)`."""
+    match = _IN_NAME.fullmatch(name)
+    return match[1] if match else None
 
 
 def zero_point(text: str) -> float | None:
