@@ -468,6 +468,22 @@ def test_nines_within_the_range_are_null_where_they_repeat(tmp_path: Path) -> No
     assert "z_spec = -0.5 in row 1" in refusal(csv(tmp_path, column("z_spec", [-0.5, 0.1])))
 
 
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [("redshift", ""), ("km/s", "divide velocities by c"), ("km s-1", "divide velocities"), ("mag", "z_spec=z_spec:1")],
+)
+def test_units_of_redshifts_are_accepted_and_others_refused_with_what_to_do(
+    unit: str, said: str, tmp_path: Path
+) -> None:
+    columns = {"ra": [1.0, 2.0], "dec": [3.0, 4.0], "z_spec": [0.1, 0.2]}
+    path = fits_table(tmp_path / "t.fits", columns, {"z_spec": unit})
+    if said:
+        message = refusal(path)
+        assert f"is in '{unit}'" in message and said in message
+        assert ("velocities" in message) == ("s" in unit)
+    assert values(path, "z_spec", f"z_spec=z_spec{':1' if said else ''}") == [0.1, 0.2]
+
+
 def test_an_error_counts_only_beside_a_redshift(tmp_path: Path) -> None:
     path = csv(tmp_path, "ra,dec,z_spec,z_spec_err\n1,2,-1,-1\n3,4,0.1,0.01\n5,6,0.2,-99\n")
     assert values(path, "z_spec_err") == [None, 0.01, None]

@@ -43,6 +43,17 @@ def is_no_unit(text: str | None) -> bool:
     return text is None or (_plain(text) in _NO_UNIT and text.strip() not in _QUOTES)
 
 
+def is_redshift(text: str | None) -> bool:
+    """Whether a stated unit fits redshifts: none, or astropy's `redshift`."""
+    return is_no_unit(text) or _plain(str(text)) == "redshift"
+
+
+def is_velocity(text: str) -> bool:
+    """Whether it is a velocity, `km/s` for example."""
+    unit = _astropy(text)
+    return unit is not None and unit.is_equivalent(u.km / u.s)
+
+
 def degrees_in(text: str) -> float | None:
     """How many degrees one unit is, `Decimal Degrees`, `DEG.`, `hms` or `mas` for example; None for what is no angle.
 
