@@ -256,6 +256,30 @@ def test_of_a_votables_tables_the_first_with_positions_is_taken(tmp_path: Path) 
     assert "no column ra" in refusal(path.with_name("t.vot.gz[1]"))
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_result_that_the_server_cut_off_is_warned_about(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = b'<INFO name="QUERY_STATUS" value="OVERFLOW"/>'
+    whole = votable()
+    assert rows_of(written(tmp_path / "t.vot", whole))["ra"] == RA and not caplog.text
+    mark = b"<TABLE " if place == "before" else b"</RESOURCE>"
+    assert rows_of(written(tmp_path / "t.vot", whole.replace(mark, info + mark)))["ra"] == RA
+    assert "the server cut this result off" in caplog.text
+
+
+def test_a_servers_error_is_refused_with_its_text(tmp_path: Path) -> None:
+    said = "no such\ncolumn 'zz' at https://me:secret@example.org/ " + "x" * 500
+    info = f'<INFO name="QUERY_STATUS" value="ERROR">{said}</INFO>'
+    for content in (votable(before=info), votable(before=info).partition(b"<TABLE ")[0] + b"</RESOURCE></VOTABLE>"):
+        message = refusal(written(tmp_path / "t.vot", content))
+        assert "the error of a server and no table: no such column 'zz' at https://***@example.org" in message
+        assert "secret" not in message and message.count("x") < 210
+    empty = votable(before='<INFO name="QUERY_STATUS" value="ERROR"/>')
+    assert "it gives no reason" in refusal(written(tmp_path / "t.vot", empty))
+    assert rows_of(written(tmp_path / "t.vot", votable(before='<INFO name="QUERY_STATUS" value="OK">x</INFO>')))
+
+
 # A name that stands twice
 
 
@@ -405,6 +429,56 @@ def test_parts_that_differ_are_refused_where_it_matters(tmp_path: Path) -> None:
     assert "a folder without Parquet files" in refusal(written(tmp_path / "none/a.csv", b"ra,dec\n1,2\n").parent)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "cells", "read"),
+    [
+        ([pa.int32(), pa.int64()], [[1], [2**53 + 1]], ["1", str(2**53 + 1)]),
+        ([pa.int64(), pa.uint32()], [[-(2**60) - 1], [7]], [str(-(2**60) - 1), "7"]),
+        ([pa.uint8(), pa.uint64()], [[1], [2**64 - 1]], ["1", str(2**64 - 1)]),
+        ([pa.string(), pa.large_string()], [["a"], ["b"]], ["a", "b"]),
+        ([pa.string_view(), pa.string()], [["a"], ["b"]], ["a", "b"]),
+        ([pa.dictionary(pa.int8(), pa.string()), pa.large_string()], [["a"], ["b"]], ["a", "b"]),
+    ],
+)
+def test_parts_whose_types_differ_without_loss_are_one_table(
+    kinds: list[pa.DataType], cells: list[list[object]], read: list[str], tmp_path: Path
+) -> None:
+    for part, (kind, values) in enumerate(zip(kinds, cells, strict=True)):
+        table = pa.table({"ra": [1.5 + part], "dec": [0.5], "object_id": pa.array(values, kind)})
+        (tmp_path / "t").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / "t" / f"{part}.parquet")
+    assert rows_of(tmp_path / "t")["object_id"] == read
+
+
+@pytest.mark.parametrize("kinds", [[pa.float32(), pa.float64()], [pa.float64(), pa.float16(), pa.float32()]])
+def test_parts_with_floats_of_several_widths_are_one_table(kinds: list[pa.DataType], tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for part, kind in enumerate(kinds):
+        table = pa.table({"ra": pa.array(np.array([part + 0.5], kind.to_pandas_dtype())), "dec": [0.5]})
+        pq.write_table(table, tmp_path / "t" / f"{part}.parquet")
+    assert rows_of(tmp_path / "t")["ra"] == [part + 0.5 for part in range(len(kinds))]
+
+
+@pytest.mark.parametrize("kinds", [[pa.int64(), pa.uint64()], [pa.int32(), pa.float64()], [pa.string(), pa.int64()]])
+def test_parts_whose_types_have_no_common_one_are_refused(kinds: list[pa.DataType], tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for part, kind in enumerate(kinds):
+        table = pa.table({"ra": [1.5 + part], "dec": [0.5], "object_id": pa.array(["1"]).cast(kind)})
+        pq.write_table(table, tmp_path / "t" / f"{part}.parquet")
+    assert "expected one type" in refusal(tmp_path / "t")
+
+
+def test_a_hats_collection_is_refused_with_the_catalogue_to_give(tmp_path: Path) -> None:
+    folder = in_parts(tmp_path / "t" / "gaia")
+    in_parts(tmp_path / "t" / "gaia_margin")
+    written(tmp_path / "t" / "collection.properties", b"obs_collection=x\nhats_primary_table_url=gaia\n")
+    message = refusal(tmp_path / "t")
+    assert "it is a HATS collection" in message and message.endswith(f"--table {folder}")
+    written(tmp_path / "t" / "collection.properties", b"hats_primary_table_url=../other\n")
+    assert refusal(tmp_path / "t").endswith("give the one that you mean: gaia, gaia_margin")
+    assert len(rows_of(folder)["ra"]) > 2
+
+
 @pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
 def test_texts_as_polars_and_pandas_write_them_are_read(kind: pa.DataType, tmp_path: Path) -> None:
     texts = (
@@ -500,6 +574,36 @@ TABLE = "object_id,ra,dec,block\na,10.5,-1.5,x\nb,20.25,2.0,Åland\n"
 def test_text_tables_are_read_however_they_are_written(content: bytes, tmp_path: Path) -> None:
     rows = rows_of(written(tmp_path / "t.csv", content))
     assert rows == {"object_id": ["a", "b"], "ra": RA, "dec": DEC, "block": ["x", "Åland"]}
+
+
+@pytest.mark.parametrize("above", ["# name,ra,dec,z\n", "# from me\n# 1,2,3,4\n#name,ra,dec,z\n"])
+def test_a_commented_header_above_rows_that_begin_with_text_is_the_header(above: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", f"{above}NGC 1,10.5,-1.5,0.1\nNGC 2,20.25,2,0.2\n".encode())
+    assert rows_of(path, "object_id=name") == {
+        "object_id": ["NGC 1", "NGC 2"],
+        "ra": RA,
+        "dec": DEC,
+        "z_spec": [0.1, 0.2],
+    }
+    path = written(tmp_path / "u.csv", b"# a,b,c\nname,ra,dec\nNGC 1,10.5,-1.5\n")
+    assert rows_of(path, "object_id=name")["ra"] == [10.5]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n#END#\n"])
+@pytest.mark.parametrize("delimiter", ["\t", ";"])
+def test_vizier_text_is_read_with_its_units(end: str, delimiter: str, tmp_path: Path) -> None:
+    text = (
+        "#\n#   VizieR Astronomical Server\n#Column\tRAJ2000\t(A12)\n\nRAJ2000\tDEJ2000\tName\tz\tr\n"
+        '"h:m:s"\t"d:m:s"\t \t \tmag\n------------\t---\t----\t-\t----\n'
+        f"10 42 31.20\t-00 30 45\tNGC 1\t0.1\t17.5\n10 42 31.20\t-01 30 00\tN2\t   \t\n{end}"
+    )
+    rows = rows_of(
+        written(tmp_path / "t.tsv", text.replace("\t", delimiter).encode()), "object_id=Name,mag_r=r,z_spec=z"
+    )
+    assert rows["ra"] == pytest.approx([160.63] * 2) and rows["dec"] == pytest.approx([-0.5125, -1.5])
+    assert (rows["object_id"], rows["z_spec"], rows["mag_r"]) == (["NGC 1", "N2"], [0.1, None], [17.5, None])
+    flux = text.replace("mag\n", "uJy\n").encode()
+    assert "column 'r' is in 'uJy', a flux" in refusal(written(tmp_path / "f.tsv", flux), "mag_r=r")
 
 
 def test_decimal_commas_are_refused_and_named(tmp_path: Path) -> None:

@@ -135,7 +135,105 @@ def test_numbers_without_unit_are_degrees_unless_they_look_like_radians_or_hours
     assert "looks like hours" in hours and hours.index(":deg") < hours.index(":hourangle")
 
 
+def test_smaller_areas_that_can_be_radians_or_hours_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw = np.random.default_rng(4)
+    for ra, dec, said in (
+        (draw.uniform(2, 3, 50), draw.uniform(0, 1.2, 50), "could be radians"),
+        (draw.uniform(8, 17, 50), draw.uniform(-5, 70, 50), "could be hours"),
+        (draw.uniform(150, 151, 50), draw.uniform(0, 1, 50), ""),
+        (draw.uniform(5, 5.01, 50), draw.uniform(1, 1.01, 50), ""),
+    ):
+        caplog.clear()
+        text = "ra,dec\n" + "".join(f"{a:.6f},{d:.6f}\n" for a, d in zip(ra, dec, strict=True))
+        assert values(csv(tmp_path, text), "ra") == pytest.approx(ra, abs=1e-6)
+        assert said in caplog.text and bool(caplog.text) == bool(said)
+    both_signs = "ra,dec\n" + "".join(f"{a:.6f},{a / 3:.6f}\n" for a in np.linspace(-3.1, 3.1, 50))
+    assert "looks like radians" in refusal(csv(tmp_path, both_signs))
+
+
+@pytest.mark.parametrize(
+    ("ra_name", "dec_name", "ra", "dec"),
+    [
+        ("ra_rad", "dec_rad", math.degrees(1.5), math.degrees(0.5)),
+        ("RA [radians]", "Dec [radians]", math.degrees(1.5), math.degrees(0.5)),
+        ("RA (hours)", "dec_deg", 22.5, 0.5),
+        ("ra_hr", "DEC (degrees)", 22.5, 0.5),
+        ("x_arcsec", "y_arcsec", 1.5 / 3600, 0.5 / 3600),
+        ("grad", "hrs", 1.5, 0.5),
+    ],
+)
+def test_a_unit_at_the_end_of_a_mapped_columns_name_is_honoured(
+    ra_name: str, dec_name: str, ra: float, dec: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = csv(tmp_path, f"{ra_name},{dec_name}\n1.5,0.5\n")
+    mapping = f"ra={ra_name},dec={dec_name}"
+    assert (values(path, "ra", mapping), values(path, "dec", mapping)) == (pytest.approx([ra]), pytest.approx([dec]))
+    assert (f"column {ra_name!r} is in " in caplog.text) == (ra != 1.5)
+    assert values(path, "ra", f"ra={ra_name}:deg,dec={dec_name}:deg") == [1.5]
+    table = fits_table(tmp_path / "t.fits", {ra_name: [1.5], dec_name: [0.5]}, {ra_name: "deg", dec_name: "deg"})
+    assert values(table, "ra", mapping) == [1.5]
+
+
+@pytest.mark.parametrize("name", ["ra_rad", "ra_hours"])
+def test_a_unit_in_only_one_of_two_names_is_no_answer_for_the_other(name: str, tmp_path: Path) -> None:
+    path = csv(tmp_path, f"{name},dec\n1.5,0.5\n")
+    hint = "--columns dec=dec:deg" + (" or dec=dec:rad" if name == "ra_rad" else "")
+    message = refusal(path, f"ra={name}")
+    assert "'dec' states no unit; say which: " in message and message.endswith(hint)
+    assert values(path, "dec", f"ra={name},dec=dec:deg") == [0.5]
+
+
+def test_right_ascensions_below_zero_get_360_degrees_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = csv(tmp_path, "ra,dec\n-10.5,1\n170,2\n-180,3\n")
+    assert values(path, "ra") == [349.5, 170, 180]
+    assert "2 values of 'ra' are below 0, to -180: 360 added" in caplog.text
+    assert values(csv(tmp_path, "ra,dec\n-1.5,1\n1,2\n"), "ra", "ra=ra:rad,dec=dec:deg") == pytest.approx(
+        [360 - math.degrees(1.5), math.degrees(1)]
+    )
+    for cells in ("-10.5 190", "-99 10", "-1 10", "-181 10"):
+        text = "ra,dec\n" + "".join(f"{cell},0\n" for cell in cells.split())
+        assert f"ra = {cells.split()[0]} in row 1" in refusal(csv(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("ra,dec\nnan,1\n2,3\n", "ra >= 0"),
+        ("ra,dec\n1,\n2,3\n", "dec >= -90"),
+        ("RA J2000,dec\n,1\n-2,3\n", "`RA J2000` >= -180"),
+        ("ra,dec\n10:30:00,1\n,3\n", "ra != ''"),
+    ],
+)
+def test_missing_positions_are_refused_with_a_condition_that_drops_them(text: str, where: str, tmp_path: Path) -> None:
+    path = csv(tmp_path, text)
+    mapping = "ra=RA J2000" if "J2000" in text else ""
+    assert f'such as with --where "{where}"' in refusal(path, mapping)
+    assert read(path, mapping, where=where).rows.num_rows == 1
+
+
 # Sexagesimal positions
+
+
+@pytest.mark.parametrize("unit", ["hr:min:sec", "hms", "h:m:s", "hh:mm:ss.ss", "hours:minutes:seconds", "hour min sec"])
+def test_any_spelling_of_hours_minutes_seconds_is_understood(unit: str, tmp_path: Path) -> None:
+    columns = {"ra": ["10:30:00"], "dec": ["1:30:00"]}
+    path = fits_table(
+        tmp_path / "s.fits",
+        columns,
+        {"ra": unit, "dec": unit.replace("hour", "degree").replace("hr", "deg").replace("h", "d")},
+    )
+    assert values(path, "ra") == [157.5]
+    assert values(path, "dec", "dec=dec:deg:arcmin:arcsec") == [1.5]
+
+
+def test_sexagesimal_text_in_an_unknown_unit_is_refused_with_a_unit_that_works(tmp_path: Path) -> None:
+    path = fits_table(tmp_path / "s.fits", {"ra": ["10:30:00"], "dec": ["1:30:00"]}, {"ra": "time", "dec": "foo"})
+    assert refusal(path).endswith("--columns ra=ra:hms")
+    assert refusal(path, "ra=ra:hms").endswith("--columns dec=dec:dms")
+    assert values(path, "ra", "ra=ra:hms,dec=dec:dms") == [157.5]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +266,16 @@ def test_the_unit_of_sexagesimal_positions_is_honoured_and_a_doubt_is_refused(tm
     assert "dec = '1h30m' in row 1; expected degrees" in refusal(csv(tmp_path, "ra,dec\n10,1h30m\n"))
     assert "in row 2; expected sexagesimal" in refusal(csv(tmp_path, "ra,dec\n10:30:00,1\n11.5,2\n"))
     assert "ra is missing or not a number in row 2" in refusal(csv(tmp_path, "ra,dec\n10:30:00,1\n,2\n"))
+
+
+@pytest.mark.parametrize("mapping", ["", "ra=RAh,dec=DEd", "ra=RAh:hours,dec=DEd:deg"])
+def test_positions_in_a_column_for_each_part_are_refused_with_advice(mapping: str, tmp_path: Path) -> None:
+    path = csv(tmp_path, "RAh,RAm,RAs,DE-,DEd,DEm,DEs\n10,42,31.2,-,0,30,1\n")
+    message = refusal(path, mapping)
+    assert "ra is spread over the columns RAh, RAm, RAs" in message and "_RAJ2000 and _DEJ2000" in message
+    assert "dec is spread over" in refusal(csv(tmp_path, "ra,DE-,DEd,DEm\n1,-,0,30\n"), "dec=DEd")
+    beside = csv(tmp_path, "RAh,RAm,DEd,DEm,_RAJ2000,_DEJ2000\n10,42,0,30,160.5,0.5\n")
+    assert values(beside, "ra") == [160.5]
 
 
 # Magnitudes and fluxes
@@ -222,6 +330,18 @@ def test_fluxes_that_state_no_unit_are_refused_by_their_values(tmp_path: Path) -
     assert values(bright, "mag_r")[:3] == [17.5, 18.5, None]  # one odd value, however often, makes no fluxes
 
 
+@pytest.mark.parametrize("unit", ["[uJy]", "dex(uJy)", "mag(uJy)", "dB(uJy)", "[nmgy]", "dex(Jy)"])
+def test_a_logarithm_of_fluxes_is_no_flux(unit: str, tmp_path: Path) -> None:
+    path = fits_table(tmp_path / "t.fits", {"ra": [1.0], "dec": [3.0], "mag_r": [1.5]}, {"mag_r": unit})
+    assert f"is in '{unit}'" in refusal(path) and "--columns" not in refusal(path)
+    assert f"is in '{unit}'" in refusal(csv(tmp_path, "ra,dec,F\n1,2,1.5\n"), f"mag_r=F:{unit}")
+
+
+def test_ab_is_a_unit_of_magnitudes(tmp_path: Path) -> None:
+    path = fits_table(tmp_path / "t.fits", {"ra": [1.0], "dec": [3.0], "mag_r": [18.5]}, {"mag_r": "AB"})
+    assert values(path, "mag_r") == [18.5]
+
+
 def test_shared_fluxes_of_the_legacy_surveys_become_magnitudes(shared_data: Path) -> None:
     path = shared_data / "field_cases" / "25-parquet-types" / "legacy-flux.parquet"
     assert "--columns mag_r=FLUX_R:nmgy" in refusal(path, "mag_r=FLUX_R")
@@ -268,6 +388,60 @@ def test_columns_that_only_their_prefix_makes_ours_are_left_out(
     assert "mag_r = 'high' in row 2; expected a number" in refusal(csv(tmp_path, column("mag_r", [17, "high"])))
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("mag_r_err", [0.02, 0.03, 0.05]),
+        ("mag_err", [0.02, 0.03, 0.05]),
+        ("mag_abs_r", [-21.5, -20.1, -22.3]),
+        ("mag_auto", [0.5, 300, 2e4]),
+        ("mag_r_type", [17, "high", 18]),
+    ],
+)
+def test_columns_that_nobody_asks_for_and_that_hold_no_magnitudes_are_left_out(
+    name: str, cells: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = csv(tmp_path, column(name, cells))
+    assert read(path).rows.column_names == ["ra", "dec"]
+    assert f"column {name!r} is left out" in caplog.text
+    assert "expected" in refusal(path, f"mag_r={name}")
+
+
+@pytest.mark.parametrize("name", ["mag_g", "mag_r", "MAG_R", "mag_w1", "mag_ks", "mag_nuv", "mag_f814w"])
+def test_a_column_named_after_a_band_that_holds_fluxes_is_refused(name: str, tmp_path: Path) -> None:
+    assert f"={name}:nmgy" in refusal(csv(tmp_path, column(name, [f"{flux:.4g}" for flux in FLUXES])))
+
+
+@pytest.mark.parametrize(("name", "cells"), [("F", [-21.5, -20.1]), ("FERR", [0.1, 0.2])])
+def test_what_can_be_no_flux_gets_no_hint_of_a_conversion(name: str, cells: list[object], tmp_path: Path) -> None:
+    message = refusal(csv(tmp_path, column(name, cells)), f"mag_r={name}")
+    assert "nmgy" not in message and "--columns mag_r=NAME" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "given"),
+    [
+        ("FLUX_IVAR_R", "", ":nmgy"), ("flux_ivar_r", "", ""), ("r_inverse_variance", "", ":Jy"),
+        ("E", "1/nanomaggy^2", ":nmgy"), ("E", "nmgy-2", ":nmgy"), ("E", "nanomaggies^(-2)", ""), ("E", "1/mag2", ""),
+        ("E", "mag**-2", ""), ("E", "Jy^-2", ":Jy"), ("E", "", ":1/nanomaggy^2"),
+    ],
+)  # fmt: skip
+def test_inverse_variances_are_no_errors(name: str, unit: str, given: str, tmp_path: Path) -> None:
+    columns = {"ra": [1.0, 2.0], "dec": [3.0, 4.0], "F": [10.0, 20.0], name: [400.0, 100.0]}
+    path = fits_table(tmp_path / "t.fits", columns, {name: unit} if unit else {})
+    message = refusal(path, f"mag_r=F:nmgy,mag_err_r={name}{given}")
+    assert f"column {name!r} holds inverse variances" in message and "1/sqrt" in message
+
+
+@pytest.mark.parametrize("cells", [[2.0, 9.0, 16.0], [0.02, 0.09, 2.0]])
+def test_errors_of_more_than_a_magnitude_are_warned_about(
+    cells: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = csv(tmp_path, "ra,dec,mag_r,mag_err_r\n" + "".join(f"{row},1,18,{cell}\n" for row, cell in enumerate(cells)))
+    assert values(path, "mag_err_r") == cells
+    assert ("check that column 'mag_err_r' holds standard errors" in caplog.text) == (cells[0] > 1)
+
+
 # Redshifts
 
 
@@ -292,6 +466,22 @@ def test_nines_within_the_range_are_null_where_they_repeat(tmp_path: Path) -> No
     shared = csv(tmp_path, column("z_spec", [*[-5] * 3, 0.1, *[50] * 4, 0.2]))
     assert values(shared, "z_spec") == [*[None] * 3, 0.1, *[None] * 4, 0.2]
     assert "z_spec = -0.5 in row 1" in refusal(csv(tmp_path, column("z_spec", [-0.5, 0.1])))
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [("redshift", ""), ("km/s", "divide velocities by c"), ("km s-1", "divide velocities"), ("mag", "z_spec=z_spec:1")],
+)
+def test_units_of_redshifts_are_accepted_and_others_refused_with_what_to_do(
+    unit: str, said: str, tmp_path: Path
+) -> None:
+    columns = {"ra": [1.0, 2.0], "dec": [3.0, 4.0], "z_spec": [0.1, 0.2]}
+    path = fits_table(tmp_path / "t.fits", columns, {"z_spec": unit})
+    if said:
+        message = refusal(path)
+        assert f"is in '{unit}'" in message and said in message
+        assert ("velocities" in message) == ("s" in unit)
+    assert values(path, "z_spec", f"z_spec=z_spec{':1' if said else ''}") == [0.1, 0.2]
 
 
 def test_an_error_counts_only_beside_a_redshift(tmp_path: Path) -> None:
@@ -369,6 +559,20 @@ def test_two_columns_for_one_meaning_are_refused_unless_one_has_the_exact_name(
     assert values(csv(tmp_path, "RA,ra,dec\n1,2,3\n"), "ra") == [2]
 
 
+@pytest.mark.parametrize("names", ["RA RAdeg DEC DEdeg", "RA ra_deg DEC dec_deg", "ra ra_deg dec dec_deg"])
+def test_a_column_whose_name_says_degrees_wins_over_one_that_says_nothing(
+    names: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ra, ra_deg, dec, dec_deg = names.split()
+    path = csv(tmp_path, f"{ra},{ra_deg},{dec},{dec_deg}\n10.5,157.5,7,8\n")
+    assert (values(path, "ra"), values(path, "dec")) == ([157.5], [8])
+    assert f"ra comes from column {ra_deg!r}, not from {ra!r}" in caplog.text
+    stated = fits_table(tmp_path / "t.fits", {ra: [10.5], ra_deg: [157.5], "dec": [1.0]}, {ra: "hourangle"})
+    if ra.lower() != ra_deg.lower():
+        assert values(stated, "ra") == [157.5]  # 10.5 hours
+
+
 def test_a_mapped_column_is_not_kept_under_its_old_name_too(tmp_path: Path) -> None:
     path = csv(tmp_path, "ra,dec,mag_auto,MAG_G\n1,2,17,18\n")
     assert read(path, "mag_r=mag_auto").rows.to_pylist() == [{"ra": 1, "dec": 2, "mag_r": 17, "mag_g": 18}]
@@ -444,6 +648,51 @@ def test_ids_that_end_in_zeros_by_their_surveys_scheme_are_kept(tmp_path: Path) 
     for scheme, ids in schemes.items():
         text = "object_id,ra,dec\n" + "".join(f"{one},{row},0\n" for row, one in enumerate(ids))
         assert values(csv(tmp_path, text, f"{scheme}.csv"), "object_id") == list(map(str, ids))
+
+
+GAIA = [4295806720 + 10**17, 34361129088 + 10**17, 38655544960 + 10**17, 309238066432 + 10**17]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("object_id", ["0012e345", "ab12e3ff", "12e45"]),
+        ("object_id", ["1E2", "K22", "1.24E+18"]),
+        ("source_id", [str(one // 128 * 128) for one in GAIA]),
+        ("gaia_id", [str(one // 128 * 128) for one in GAIA]),
+        ("objid", ["-6497332648823496704", "-6497332648823496705", "-6497332648823496706"]),
+    ],
+)
+def test_ids_that_only_look_rounded_are_kept(name: str, ids: list[str], tmp_path: Path) -> None:
+    text = f"{name},ra,dec\n" + "".join(f"{one},{row},0\n" for row, one in enumerate(ids))
+    assert values(csv(tmp_path, text), "object_id", f"object_id={name}") == ids
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["-1237648720693755904", "-1237648720693756160", "-1237648720693756416"],
+        ["-1237648720693750000", "-1237648720693760000", "-1237648720693780000"],
+        ["-1237648720693755918.0", "-3.0"],
+        ["17", "1.24E+18", "18"],
+    ],
+)
+def test_rounded_ids_are_seen_below_zero_and_beside_whole_ones(ids: list[str], tmp_path: Path) -> None:
+    text = "objid,ra,dec\n" + "".join(f"{one},{row},0\n" for row, one in enumerate(ids))
+    assert "rounded" in refusal(csv(tmp_path, text))
+
+
+def test_large_gaia_ids_that_went_through_floating_point_are_refused(tmp_path: Path) -> None:
+    ids = [(2**62 + one * 12345677) // 1024 * 1024 for one in range(100, 110)]
+    text = "source_id,ra,dec\n" + "".join(f"{one},{row},0\n" for row, one in enumerate(ids))
+    assert "rounded" in refusal(csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("ids", [pa.array([b"\xff" * 16, b"\xfe" * 16], pa.binary(16)), pa.array([b"\xe8", b"x"])])
+def test_ids_that_are_raw_bytes_refuse_no_table_unless_they_are_asked_for(ids: pa.Array, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"source_id": ids, "ra": [1.0, 2.0], "dec": [3.0, 4.0]}), tmp_path / "t.parquet")
+    assert values(tmp_path / "t.parquet", "ra") == [1, 2]
+    assert "expected text or numbers" in refusal(tmp_path / "t.parquet", "object_id=source_id")
 
 
 # Conditions
@@ -530,6 +779,36 @@ def test_conditions_that_mean_nothing_are_refused_in_one_line(condition: str, sa
 def test_rows_that_a_condition_drops_are_not_checked_and_rows_keep_their_numbers(tmp_path: Path) -> None:
     path = csv(tmp_path, "ra,dec,good\n1,2,1\n400,2,0\n3,4,1\n500,6,1\n")
     assert "ra = 500 in row 4 (1 such rows)" in refusal(path, where="good == 1")
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32()])
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [("z == 3.4", [2]), ("z <= 3.4", [1, 2]), ("3.4 < z", [3]), ("z in (3.4, 1.1)", [1, 2]), ("z != 3.4", [1, 3]),
+     ("z < 1e99", [1, 2, 3])],
+)  # fmt: skip
+def test_a_literal_beside_a_narrow_column_is_a_number_of_its_type(
+    kind: pa.DataType, condition: str, kept: list[int], tmp_path: Path
+) -> None:
+    cells = pa.array(np.array([1.1, 3.4, 7.5], np.float16 if kind == pa.float16() else np.float32))
+    pq.write_table(pa.table({"ra": [1.0, 2.0, 3.0], "dec": [0.0] * 3, "z": cells}), tmp_path / "t.parquet")
+    assert values(tmp_path / "t.parquet", "ra", "z_spec=-", where=condition) == kept
+
+
+@pytest.mark.parametrize("condition", ["id == 1237648720693755918", "id in (1237648720693755918, 7)",
+                                       "id == '1237648720693755918'"])  # fmt: skip
+def test_ids_in_excels_quotes_are_compared_without_them_and_exactly(condition: str, tmp_path: Path) -> None:
+    path = csv(tmp_path, "id,ra,dec\n'1237648720693755917,1,0\n'1237648720693755918,2,0\n'1237648720693755919,3,0\n")
+    assert values(path, "ra", where=condition) == [2]
+
+
+@pytest.mark.parametrize("cells", [["1237648720693755917", "0.5"], [1.25, 2.5]])
+def test_long_numbers_are_not_compared_with_columns_of_fractions(cells: list[object], tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": cells, "ra": [1.0, 2.0], "dec": [0.0, 0.0]}), tmp_path / "t.parquet")
+    for sign in ("==", "<"):
+        message = refusal(tmp_path / "t.parquet", where=f"a {sign} 1237648720693755918")
+        assert "has more digits than column a" in message and "== '1237648720693755918' with text" in message
+    assert len(values(tmp_path / "t.parquet", "ra", where="a < 1.3e18")) == 2
 
 
 # Images

@@ -150,7 +150,7 @@ def test_mappings_that_make_no_sense_are_refused(columns: str, said: str) -> Non
     ("row", "said"),
     [
         ("a,360.5,2,0.1,0.01", "ra = 360.5 in row 2"),
-        ("a,-5,2,0.1,0.01", "ra = -5 in row 2"),
+        ("a,-180.5,2,0.1,0.01", "ra = -180.5 in row 2"),
         ("a,1,90.1,0.1,0.01", "dec = 90.1 in row 2"),
         ("a,,2,0.1,0.01", "ra is missing or not a number in row 2"),
         ("a,nan,2,0.1,0.01", "ra is missing or not a number in row 2"),

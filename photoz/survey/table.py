@@ -27,7 +27,7 @@ from photoz.survey.table_redshifts import (
     say_repeated,
 )
 from photoz.survey.table_rows import Floats, TableRows, from_numpy, to_numpy
-from photoz.survey.table_units import is_no_unit
+from photoz.survey.table_units import is_redshift, is_velocity
 from photoz.survey.table_where import select_rows
 
 
@@ -101,10 +101,11 @@ def _redshifts(table: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.
     for ours in ("z_spec", "z_phot_survey", "z_spec_err"):
         if ours in sources:
             name, unit = sources[ours][:2]
-            if not is_no_unit(unit):
+            if not is_redshift(unit):
+                advice = f"map a column of redshifts, or, if it holds them, say --columns {ours}={name}:1"
                 raise table.refusal(
                     f"column {name!r} is in {str(unit)[:60]!r}; expected a redshift without unit; "
-                    "divide velocities by c first"
+                    f"{'divide velocities by c first' if is_velocity(str(unit)) else advice}"
                 )
             values[ours] = to_numpy(table.floats(name))
     for ours in ("z_spec", "z_phot_survey"):

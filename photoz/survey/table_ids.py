@@ -20,7 +20,9 @@ _ID_NAMES = re.compile(
     r"(?:(?:spec|photo|source|target|objects?|obj|coadd|gaia|ls|des|desi|hsc|sdss)_?)*id", re.IGNORECASE
 )
 _SCIENTIFIC = re.compile(r"^[+-]?\d+(\.\d*)?[eE]\+?\d+$")
-_LONG_DECIMAL = re.compile(r"^\d{16,}\.0*$")
+_LONG_DECIMAL = re.compile(r"^-?\d{16,}\.0*$")
+_NUMBER_OR_EMPTY = r"^([+-]?\d+(\.\d*)?([eE]\+?\d+)?)?$"
+_GAIA = re.compile("source|gaia", re.IGNORECASE)
 _LARGEST = "18446744073709551615"  # 2**64 - 1
 _COPIED = np.uint64(10**9)
 _FEWEST_TO_JUDGE = 3
@@ -71,6 +73,7 @@ def refuse_rounded_ids(rows: TableRows) -> None:
     for name in filter(_ID_NAMES.fullmatch, rows.names):
         try:
             column = rows.column(name)
+            column = column if pa.types.is_floating(column.type) else as_text(column, rows, name)
         except BadInput:  # nobody asked for this column: that it can't be read must not cost the table
             continue
         _refuse_if_rounded(rows, name, column)
@@ -98,12 +101,18 @@ def _rounding(rows: TableRows, name: str, column: pa.Array) -> _Rounding | None:
     texts = without_excel(as_text(column, rows, name))
     # Only numbers of 16 digits and more can have been rounded; shorter ones are not looked at one by one.
     odd = pc.match_substring_regex(texts, f"{_SCIENTIFIC.pattern}|{_LONG_DECIMAL.pattern}")
-    if pc.any(odd).as_py():
+    if (
+        pc.any(odd).as_py() and pc.all(pc.match_substring_regex(texts, _NUMBER_OR_EMPTY)).as_py()
+    ):  # else names: 0012e345
         return _Rounding(texts.filter(odd)[0].as_py(), np.inf)
-    long = texts.filter(pc.match_substring_regex(texts, r"^[1-9]\d{15,19}$")).drop_null()
+    long = texts.filter(pc.match_substring_regex(texts, r"^-?[1-9]\d{15,19}$")).drop_null()
+    long = pc.utf8_ltrim(long, "-")
     fits = pc.or_(pc.less(pc.utf8_length(long), 20), pc.less_equal(long, _LARGEST))
     numbers = np.unique(long.filter(fits).cast(pa.uint64()).to_numpy())
-    return _through_spreadsheet(numbers) or _through_float(numbers[numbers > 2**53])
+    large = numbers[numbers > 2**53]
+    if _GAIA.search(name) and not np.any(large % np.uint64(128)):
+        large = large[large >= 2**60]  # Gaia's end in 7 zero bits by nature, so float64 holds the smaller ones
+    return _through_spreadsheet(numbers) or _through_float(large)
 
 
 def _through_spreadsheet(numbers: npt.NDArray[np.uint64]) -> _Rounding | None:

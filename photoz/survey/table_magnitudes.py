@@ -29,20 +29,30 @@ _MOST_OUTSIDE = 0.1  # of the distinct values: fluxes spread over decades, magni
 _FEWEST_OUTSIDE = 2
 _FEWEST_REPEATED, _MOST_REPEATED = 3, 2  # rows that share a placeholder, and placeholders in one column
 _PLACEHOLDER = re.compile(r"[+-]?99+(\.9+)?|-9(\.9+)?|[+-]?1(000)*|[+-]?1e\+[1-9]\d|[+-]?inf")
+_BAND = re.compile(r"mag_(err_)?([a-z]{1,2}\d?|[fn]uv|f\d{3}[a-z]\d?)", re.IGNORECASE)
+_INVERSE = re.compile(r"ivar|inv(erse)?_?var", re.IGNORECASE)
+_PER_SQUARE = re.compile(r"\s*1(\.0*)?\s*/|.*(mag|mgy|magg(y|ie)|jy|jansky)s?\W*[-−]\s*2\b", re.IGNORECASE)
+_LARGEST_ERROR = 1.0  # mag: a median above it is no error of a galaxy's magnitude
 _SIGMA_IN_MAG = 2.5 / math.log(10)  # of a relative error of 1
 
 
 def magnitudes(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Array]:
     """`mag_*` and `mag_err_*` as AB magnitudes, null where not measured.
 
-    What is ours by its prefix alone and holds no magnitudes, such as text, is left out with a line in the log.
+    What is ours by its prefix alone and holds no magnitudes, such as text or `mag_abs_r`, is left out with a line in
+    the log; a column named after a band is not.
     BadInput for fluxes that nobody asked to convert, and for values that no magnitude has.
     """
     found = {}
     for ours, source in sources.items():
         if source.asked or _may_be_magnitudes(rows, source):
             read = _errors if ours.startswith("mag_err_") else _values
-            found[ours] = from_numpy(read(rows, ours, sources))
+            try:
+                found[ours] = from_numpy(read(rows, ours, sources))
+            except BadInput as error:
+                if source.asked or _BAND.fullmatch(source.column):
+                    raise
+                log.warning("%s: column %r is left out: %s", rows.path.name, source.column, error)
     return found
 
 
@@ -83,6 +93,12 @@ def _values(rows: TableRows, ours: str, sources: Mapping[str, Source]) -> Floats
 def _errors(rows: TableRows, ours: str, sources: Mapping[str, Source]) -> Floats:
     """Errors in magnitudes; errors of fluxes are converted along with the fluxes that they belong to."""
     source, value_name = sources[ours], "mag_" + ours.removeprefix("mag_err_")
+    stated = rows.raw.units.get(source.column, "")
+    if _INVERSE.search(source.column) or any(map(_PER_SQUARE.match, (stated, source.unit or ""))):
+        raise rows.refusal(
+            f"column {source.column!r} holds inverse variances; expected standard errors for {ours}: "
+            "make a column of 1/sqrt of them, empty where they are 0, and map that"
+        )
     errors = to_numpy(rows.floats(source.column))
     flux = sources.get(value_name)
     if _is_flux(rows, ours, source):
@@ -97,7 +113,14 @@ def _errors(rows: TableRows, ours: str, sources: Mapping[str, Source]) -> Floats
             errors = np.where(fluxes > 0, _SIGMA_IN_MAG * scale * errors / fluxes, np.nan)
     elif flux is not None and flux.asked and flux.unit is not None and zero_point(flux.unit) is not None:
         log.info("%s: %s is taken as magnitudes, although %s is made from fluxes", rows.path.name, ours, value_name)
-    return _blanked(rows, ours, errors, least=0.0)
+    errors = _blanked(rows, ours, errors, least=0.0)
+    known = errors[~np.isnan(errors)]
+    if len(known) and np.median(known) > _LARGEST_ERROR:
+        log.warning(
+            "%s: the median of %s is %.3g mag; expected less than %g: check that column %r holds standard errors",
+            rows.path.name, ours, np.median(known), _LARGEST_ERROR, source.column,
+        )  # fmt: skip
+    return errors
 
 
 def _is_flux(rows: TableRows, ours: str, source: Source) -> bool:
@@ -136,6 +159,8 @@ def _check_values(rows: TableRows, ours: str, source: Source, values: Floats) ->
     median, count = float(np.median(known)), np.count_nonzero(outside)
     if not low <= median <= high or count > max(_FEWEST_OUTSIDE, _MOST_OUTSIDE * len(distinct)):
         hint = f"if these are fluxes, convert them: --columns {ours}={source.column}:nmgy (or maggy, Jy, mJy, uJy, nJy)"
+        if np.median(known) <= 0 or "err" in source.column.lower():
+            hint = f"map a column of magnitudes with --columns {ours}=NAME"
         if source.unit_given and zero_point(source.unit or "") is not None:
             hint = f"check the unit of the flux, {source.unit}"
         raise rows.refusal(

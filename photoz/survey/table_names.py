@@ -28,6 +28,8 @@ _LIKELY = {
     "object_id": "objid obj_id id source_id name targetid specobjid",
     "image": "file filename path jpeg npy cutout",
 }
+# The parts in which the CDS writes sexagesimal positions, a column each.
+_PARTS = {"ra": ("RAh", "RAm", "RAs"), "dec": ("DE-", "DEd", "DEm", "DEs")}
 _BESIDE_Z = set("ugrixyjhk")  # bands, or coordinates: a z beside one of them is no redshift
 _BAND = re.compile(r"mag_(err_)?[ugrizy]", re.IGNORECASE)
 
@@ -51,6 +53,12 @@ def find_columns(rows: TableRows, mapping: Mapping[str, str]) -> dict[str, Sourc
     for ours, name in _by_name(rows, free, set(mapping)).items():
         found[ours] = Source(name, rows.raw.units.get(name))
     found |= mapped
+    for ours, parts in _PARTS.items():
+        if len(set(parts) & set(rows.names)) > 1 and (ours not in found or found[ours].column in parts):
+            raise rows.refusal(
+                f"{ours} is spread over the columns {', '.join(name for name in parts if name in rows.names)}; "
+                "expected one column: VizieR offers _RAJ2000 and _DEJ2000 in degrees, or add such columns"
+            )
     missing = [ours for ours in ("ra", "dec") if ours not in found]
     if missing:
         hints = ",".join(f"{ours}={_likely(ours, free, rows.names) or 'NAME'}" for ours in missing)
@@ -133,6 +141,9 @@ def _standard(rows: TableRows, ours: str, free: list[str]) -> str | None:
         raise rows.refusal(
             f"columns {listed(map(repr, candidates))} can each be {ours}; say which: --columns {ours}={candidates[0]}"
         )
+    degrees = [name for name in others if "deg" in name.lower()]
+    if ours in ("ra", "dec") and len(candidates) == len(degrees) == 1 and is_no_unit(rows.raw.units.get(candidates[0])):
+        candidates = degrees  # the other may be in hours or sexagesimal
     rest = [name for name in (*same, *others) if name not in candidates]
     if rest:
         log.info(

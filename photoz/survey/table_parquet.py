@@ -30,12 +30,26 @@ def parquet_parts(folder: Path) -> list[Path]:
     kept_by = next((kind for sign, kind in _LOGGED.items() if any(folder.glob(sign))), None)
     if kept_by is not None:
         raise ValueError(f"it is a table of {kept_by}, whose files hold deleted rows, too; export it as plain Parquet")
+    if (folder / "collection.properties").is_file():
+        raise ValueError(
+            f"it is a HATS collection, a folder of catalogues; give the one that you mean: {_hats(folder)}"
+        )
     found = [
         file
         for file in folder.rglob("*")
         if file.is_file() and not any(part[0] in "._" for part in file.relative_to(folder).parts) and _is_part(file)
     ]
     return sorted(found, key=lambda file: _natural(file.relative_to(folder).as_posix()))
+
+
+def _hats(collection: Path) -> str:
+    """The folder of a HATS collection's main catalogue, else those that have a schema."""
+    properties = (collection / "collection.properties").read_text("utf-8", "replace")[:10000]
+    named = re.search(r"(?m)^hats_primary_table_url *[=:] *([^\s/]+)/?\s*$", properties)
+    if named and (collection / named[1]).is_dir():
+        return f"--table {collection / named[1]}"
+    inside = sorted(one.name for one in collection.iterdir() if one.is_dir())
+    return ", ".join(inside)[:200] or "it has no folder"
 
 
 def described_in(folder: Path) -> list[Path]:
@@ -112,9 +126,25 @@ def _one_type(chunks: list[pa.Array], parts: list[Path]) -> list[pa.Array]:
     kinds = [(chunk.type, part) for chunk, part in zip(chunks, parts, strict=True) if chunk.null_count < len(chunk)]
     kind, where = kinds[0] if kinds else (chunks[0].type, parts[0])
     for other, part in kinds:
-        if other != kind:
+        wider = _wider(kind, other)
+        if wider is None:
             raise ValueError(f"holds {kind} in {where.name} and {other} in {part.name}; expected one type")
-    return [chunk if chunk.type == kind else pa.nulls(len(chunk), kind) for chunk in chunks]
+        kind = wider
+    return [chunk.cast(kind) if chunk.null_count < len(chunk) else pa.nulls(len(chunk), kind) for chunk in chunks]
+
+
+def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """A type that holds all values of both as they are; None if there is none."""
+    both = {one, other}
+    if len(both) == 1:
+        return one
+    if all(pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view() for kind in both):
+        return pa.large_string()
+    if all(map(pa.types.is_floating, both)):
+        return pa.float64() if pa.float64() in both else pa.float32()
+    if all(map(pa.types.is_unsigned_integer, both)):
+        return pa.uint64()
+    return pa.int64() if all(map(pa.types.is_integer, both)) and pa.uint64() not in both else None
 
 
 def _partition(folder: Path, part: Path) -> dict[str, str | None]:

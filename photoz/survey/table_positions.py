@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from photoz.survey.table_names import Source
-from photoz.survey.table_rows import Floats, TableRows, as_floats, from_numpy, is_text, to_numpy
-from photoz.survey.table_units import HOURS_IN_DEGREES, degrees_in, is_no_unit
+from photoz.survey.table_rows import Floats, TableRows, as_floats, from_numpy, is_text, spelt_as, to_numpy
+from photoz.survey.table_units import HOURS_IN_DEGREES, degrees_in, is_no_unit, unit_in_name
 
 log = logging.getLogger("photoz.catalog")
 
 _LIMITS = {"ra": (0.0, 360.0), "dec": (-90.0, 90.0)}
+_NO_POSITION = re.compile(r"-9+(\.9+)?|-1")
 _FEWEST_TO_JUDGE = 20  # rows below which a range of values says nothing about their unit
 # 10:42:31.2, +12 30 45, 10h42m31.2s, -00d30m, 12°30'45"
 _SEXAGESIMAL = re.compile(
@@ -25,10 +26,14 @@ _SEXAGESIMAL = re.compile(
 
 def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Array]:
     """`ra` and `dec` in degrees; BadInput for what can't be right."""
-    found, unsaid = {}, []
+    found, unsaid, by_name = {}, [], []
     for ours in ("ra", "dec"):
         source = sources[ours]
-        factor = None if source.unit is None or is_no_unit(source.unit) else _factor(rows, ours, source)
+        if is_no_unit(source.unit) and (unit := unit_in_name(source.column)):
+            log.info("%s: column %r is in %s, by its name", rows.path.name, source.column, unit)
+            source = source._replace(unit=unit)
+            by_name += [source] if degrees_in(unit) != 1 else []
+        factor = None if is_no_unit(source.unit) else _factor(rows, ours, source)
         values = as_floats(rows.column(source.column))
         if values is None and _is_sexagesimal(rows, source.column):
             found[ours] = _from_sexagesimal(rows, ours, source.column, factor)
@@ -37,12 +42,31 @@ def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Ar
             values = rows.floats(source.column, expected) if values is None else values
             found[ours] = to_numpy(values) * (factor or 1.0)
             unsaid += [ours] if factor is None else []
+        if ours == "ra":
+            ra = found[ours]  # as stated
+            found[ours] = _from_zero(rows, source.column, ra)
         _check_range(rows, ours, source, found[ours])
+    if unsaid and by_name:
+        other, unit = sources[unsaid[0]].column, str(by_name[0].unit)
+        also = "" if degrees_in(unit) == HOURS_IN_DEGREES else f" or {unsaid[0]}={other}:{unit}"
+        raise rows.refusal(
+            f"column {by_name[0].column!r} is in {unit} by its name, and {other!r} states no unit; "
+            f"say which: --columns {unsaid[0]}={other}:deg{also}"
+        )
     if len(unsaid) == 2:
-        _doubt(rows, [sources[ours].column for ours in unsaid], found["ra"], found["dec"])
+        _doubt(rows, [sources[ours].column for ours in unsaid], ra, found["dec"])
     if unsaid:
         log.info("%s: no unit stated for %s: taken as degrees", rows.path.name, " and ".join(unsaid))
     return {ours: from_numpy(values) for ours, values in found.items()}
+
+
+def _from_zero(rows: TableRows, name: str, ra: Floats) -> Floats:
+    """Right ascensions from -180 to 180 as from 0 to 360; unchanged if all below 0 are placeholders, such as -99."""
+    below = ra[ra < 0]
+    if not len(below) or np.nanmin(ra) < -180 or np.nanmax(ra) > 180 or spelt_as(below, _NO_POSITION, np.inf).all():
+        return ra
+    log.warning("%s: %d values of %r are below 0, to %g: 360 added", rows.path.name, len(below), name, below.min())
+    return np.where(ra < 0, ra + 360, ra)
 
 
 def _is_sexagesimal(rows: TableRows, name: str) -> bool:
@@ -70,10 +94,13 @@ def _suggested(rows: TableRows, ours: str, theirs: str) -> str:
     """What the values can be by their range, and the flag for degrees; other units the user has to know."""
     values = as_floats(rows.column(theirs))
     hint = f"--columns {ours}={theirs}:deg"
+    if values is None and _is_sexagesimal(rows, theirs):
+        unit = "hms" if ours == "ra" else "dms"
+        return f"For {'hours' if ours == 'ra' else 'degrees'}, minutes and seconds say --columns {ours}={theirs}:{unit}"
     if values is None or values.null_count == len(values):
         return f"Correct the unit, or, for degrees, say {hint}"
     low, high = float(np.nanmin(to_numpy(values))), float(np.nanmax(to_numpy(values)))
-    if low < _LIMITS[ours][0] or high > _LIMITS[ours][1]:
+    if low < (-180 if ours == "ra" and high <= 180 else _LIMITS[ours][0]) or high > _LIMITS[ours][1]:
         return f"Its values, {low:g} to {high:g}, can't be degrees: correct the column or its unit"
     also = ""
     if max(-low, high) <= (2 * np.pi if ours == "ra" else np.pi / 2):
@@ -124,17 +151,25 @@ def _check_range(rows: TableRows, ours: str, source: Source, values: Floats) -> 
     said = "is missing or not a number" if np.isnan(value) else f"= {value:g}"
     if not np.isnan(value) and source.unit is not None and not is_no_unit(source.unit):
         said += f" degrees, as column {source.column!r} is in {source.unit}"
+    remedy = "correct or remove them"
+    if np.isnan(values[wrong]).all():
+        name = source.column if source.column.isidentifier() else f"`{source.column}`"
+        stated = as_floats(rows.column(source.column))
+        least = -180 if ours == "ra" and stated is not None and (to_numpy(stated) < 0).any() else low
+        filled = "!= ''" if stated is None else f">= {least:g}"
+        remedy += f', such as with --where "{name} {filled}"'
     raise rows.refusal(
         f"{ours} {said} in row {rows.number(wrong[0])} ({len(wrong)} such rows); "
-        f"expected {low:g} to {high:g} degrees: correct or remove them"
+        f"expected {low:g} to {high:g} degrees: {remedy}"
     )
 
 
 def _doubt(rows: TableRows, names: list[str], ra: Floats, dec: Floats) -> None:
-    """Refuse numbers without a unit that look like radians or hours of a large part of the sky."""
+    """Refuse numbers without a unit that look like radians or hours of a large part of the sky; warn of a smaller."""
     if len(ra) < _FEWEST_TO_JUDGE:
         return
-    radians = np.pi < ra.max() <= 2 * np.pi and np.abs(dec).max() <= np.pi / 2 and np.ptp(ra) > 3 and np.ptp(dec) > 0.5
+    small = np.abs(ra).max() <= 2 * np.pi and np.abs(dec).max() <= np.pi / 2 and np.ptp(ra) > 0.1 and np.ptp(dec) > 0.1
+    radians = small and (ra.max() > np.pi or ra.min() < 0) and np.ptp(ra) > 3 and np.ptp(dec) > 0.5
     hours = ra.min() < 2 and 22 < ra.max() <= 24 and np.ptp(dec) > 30
     if radians or hours:
         raise rows.refusal(
@@ -143,3 +178,9 @@ def _doubt(rows: TableRows, names: list[str], ra: Floats, dec: Floats) -> None:
             f"--columns ra={names[0]}:deg,dec={names[1]}:deg for degrees, "
             + (f"ra={names[0]}:rad,dec={names[1]}:rad for radians" if radians else f"ra={names[0]}:hourangle for hours")
         )
+    if small or (np.abs(ra).max() <= 24 and np.ptp(dec) > 30):
+        log.warning(
+            "%s: %s from %.4g to %.4g and %s from %.4g to %.4g are taken as degrees and could be %s: check them",
+            rows.path.name, names[0], ra.min(), ra.max(), names[1], dec.min(), dec.max(),
+            "radians" if small else "hours",
+        )  # fmt: skip

@@ -58,7 +58,19 @@ def read_text(path: Path, data: bytes) -> RawTable:
     if content[:4].lower() == "sep=":  # Excel's own line above the header
         delimiter, content = content[4:5], content[_line_end(content, 0) :]
     names, start, delimiter = _header(path, content, delimiter)
-    return _rows(path, names, content[start:], delimiter, certain, None)
+    body = content[start:]
+    units, below = _vizier_units(body, names, delimiter)
+    return _rows(path, names, re.sub(r"#END#\s*$", "", body[below:]), delimiter, certain, units)
+
+
+def _vizier_units(body: str, names: list[str], delimiter: str) -> tuple[Mapping[str, str] | None, int]:
+    """(units, where the rows start) of VizieR's tables: below the names are a line of units and one of dashes."""
+    end = _line_end(body, 0)
+    below = _line_end(body, end)
+    units, dashes = _cells(body[:end], delimiter), _cells(body[end:below], delimiter)
+    if len(dashes) != len(names) or not all(re.fullmatch("-+", cell) for cell in dashes):
+        return None, 0
+    return units_of(zip(names, units, strict=len(units) > len(names))), below
 
 
 def _refuse_other_texts(path: Path, content: str) -> None:
@@ -125,7 +137,7 @@ def _check_cells(values: pa.Array, delimiter: str, certain: bool) -> None:
 def _header(path: Path, content: str, delimiter: str | None) -> tuple[list[str], int, str]:
     """(column names, where the rows start, delimiter). SkyServer's `#Table1` and other comments above are passed over.
 
-    A commented line right above the numbers (`# ra,dec,z`) is taken as the header.
+    A commented line right above the rows (`# name,ra,dec,z`) is taken as the header, as names are no numbers.
     """
     start, commented = 0, ""
     while content.startswith("#", start) or content[start : start + 1] in ("\n", "\r"):
@@ -140,7 +152,7 @@ def _header(path: Path, content: str, delimiter: str | None) -> tuple[list[str],
             f"--table {path}: its first line {line.strip()[:60]!r} has neither commas, semicolons, tabs nor bars; "
             "expected a header with one of them between the names: write the table as CSV"
         )
-    if commented and len(above) == len(header) and all(above) and _is_number(header[0]):
+    if len(above) == len(header) and all(above) and any(map(_is_number, header)) and not any(map(_is_number, above)):
         return above, start, delimiter
     return header, end, delimiter
 

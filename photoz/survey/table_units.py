@@ -29,15 +29,30 @@ _FLUXES = {
 }
 _FLUX_NAMES = {22.5: "nmgy", 0.0: "maggy", 8.9: "Jy", 16.4: "mJy", 23.9: "uJy", 31.4: "nJy"}
 _FLUX = {spelling: magnitude for magnitude, spellings in _FLUXES.items() for spelling in spellings.split()}
-_MAGNITUDES = {"mag", "mags", "magnitude", "magnitudes", "abmag", "magab", "abmags", "abmagnitude", "abmagnitudes"}
+_MAGNITUDES = {
+    "mag", "mags", "magnitude", "magnitudes", "ab", "abmag", "magab", "abmags", "abmagnitude", "abmagnitudes",
+}  # fmt: skip
 _NO_UNIT = {"", "none", "null", "nan", "unitless", "dimensionless", "nounit", "nounits", "adimensional", "1"}
 _QUOTES = {"'": 1 / 60, "''": 1 / 3600, '"': 1 / 3600}
+_MINUTES_SECONDS = "(arc)?m+(in|inute)?s?(arc)?s+(ec|econd)?s?"  # of hms, hh:mm:ss, hr:min:sec
+_IN_NAME = re.compile(r".*[\W_](rads?|radians?|hrs?|hours?|hourangle|arcsecs?|arcseconds?|degs?|degrees?)[\W_]*", re.I)
 _FRAME = re.compile(r"icrs|fk5|j2000(\.0)?")
 
 
 def is_no_unit(text: str | None) -> bool:
     """Whether a stated unit says that there is none: `--`, `none`, `dimensionless`."""
     return text is None or (_plain(text) in _NO_UNIT and text.strip() not in _QUOTES)
+
+
+def is_redshift(text: str | None) -> bool:
+    """Whether a stated unit fits redshifts: none, or astropy's `redshift`."""
+    return is_no_unit(text) or _plain(str(text)) == "redshift"
+
+
+def is_velocity(text: str) -> bool:
+    """Whether it is a velocity, `km/s` for example."""
+    unit = _astropy(text)
+    return unit is not None and unit.is_equivalent(u.km / u.s)
 
 
 def degrees_in(text: str) -> float | None:
@@ -48,9 +63,9 @@ def degrees_in(text: str) -> float | None:
     if text.strip() in _QUOTES:
         return _QUOTES[text.strip()]
     plain = _plain(text)
-    if re.fullmatch("h+m+s+", plain):
+    if re.fullmatch(f"h+(our|r)?s?{_MINUTES_SECONDS}", plain):
         return HOURS_IN_DEGREES
-    if re.fullmatch("d+m+s+", plain):
+    if re.fullmatch(f"d+(eg|egree)?s?{_MINUTES_SECONDS}", plain):
         return 1.0
     known = _ANGLE.get(plain)
     if known is not None:
@@ -62,9 +77,17 @@ def degrees_in(text: str) -> float | None:
     return degrees
 
 
+def unit_in_name(name: str) -> str | None:
+    """The angle at the end of a column's name, such as `ra_rad` or `RA (hours)`."""
+    match = _IN_NAME.fullmatch(name)
+    return match[1] if match else None
+
+
 def zero_point(text: str) -> float | None:
     """The AB magnitude of a flux of one unit, 22.5 for `nanomaggies` for example; None for what is no such flux."""
     if text.strip().startswith("MJ") and text.strip() != "MJY":  # a megajansky, or a millijansky misspelt
+        return None
+    if text.strip().startswith("["):  # VizieR's way to write the logarithm of a unit
         return None
     known = _FLUX.get(_plain(text))
     if known is not None:
@@ -108,4 +131,5 @@ def _astropy(text: str) -> u.UnitBase | None:
             unit = u.Unit(text.strip(), parse_strict="silent")
         except (ValueError, TypeError):
             return None
-    return None if isinstance(unit, u.UnrecognizedUnit) else unit
+    # dex(uJy), mag(uJy) and the like are logarithms of what they convert to.
+    return None if isinstance(unit, u.UnrecognizedUnit | u.function.FunctionUnitBase) else unit

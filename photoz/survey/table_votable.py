@@ -1,6 +1,7 @@
 """Tables of VOTable documents (VOTable 1.5), looked through first and then parsed by astropy."""
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from astropy.io.votable.tree import TableElement
 from photoz.survey.raw_table import FAULTS, LARGE_ARRAY, RawTable, to_arrow, units_of
 from photoz.survey.votable_check import FieldSeen, TableSeen, look_through
 
+log = logging.getLogger("photoz.catalog")
+
 _TEXTS = ("char", "unicodeChar")
 _NUMBERS = ("boolean", "bit", "unsignedByte", "short", "int", "long", "float", "double")
 _KNOWN = (*_TEXTS, *_NUMBERS, "floatComplex", "doubleComplex")
@@ -24,6 +27,11 @@ _KNOWN = (*_TEXTS, *_NUMBERS, "floatComplex", "doubleComplex")
 def votable_tables(path: Path, data: bytes, most_bytes: int) -> Iterator[tuple[int, RawTable]]:
     """Each table with its number, counted from 1. ValueError as `look_through`, and for what is no VOTable."""
     found = look_through(data, most_bytes)
+    if any(seen.cut_off for seen in found):
+        log.warning(
+            "%s: the server cut this result off (QUERY_STATUS OVERFLOW), so rows are missing; raise its row limit "
+            "(MAXREC, TOP) and download it again", path.name,
+        )  # fmt: skip
     for number, seen in enumerate(found):
         yield number + 1, _table(path, data, number, seen, alone=len(found) == 1)
 

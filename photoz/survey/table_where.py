@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from photoz.errors import BadInput
-from photoz.survey.table_rows import TableRows, as_floats, is_text
+from photoz.survey.table_rows import TableRows, as_floats, is_text, without_excel
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<text>'[^']*'|"[^"]*")|(?P<quoted>`[^`]+`)"""
@@ -27,6 +27,8 @@ _EXPECTED = (
     "names with signs or spaces go into `backticks`"
 )
 _DEEPEST = 50
+_NARROW = {pa.float16(): np.float16, pa.float32(): np.float32}
+_EXACT = 2**53  # up to here float64 holds every whole number
 
 Mask = npt.NDArray[np.bool_]
 
@@ -178,7 +180,7 @@ class _Parser:
             return one.value
         if not is_text(one.value):
             raise self.refusal(f"column {one.written} holds {one.value.type}, no text; expected a number beside it")
-        return pc.utf8_trim_whitespace(one.value.cast(pa.string()))
+        return pc.utf8_trim_whitespace(without_excel(one.value.cast(pa.string())))
 
     def booleans(self, one: _Operand) -> Any:
         if isinstance(one.value, pa.Array) and not pa.types.is_boolean(one.value.type):
@@ -192,11 +194,22 @@ class _Parser:
                 return [_whole(one.value, kind) for one in (left, right)]
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError):
                 continue
-        return [self.floats(one) for one in (left, right)]
+        columns = [one for one in (left, right) if isinstance(one.value, pa.Array)]
+        inexact = [one for one in columns if is_text(one.value) or pa.types.is_floating(one.value.type)]
+        long = [one for one in (left, right) if isinstance(one.value, int) and abs(one.value) > _EXACT]
+        if long and inexact:
+            raise self.refusal(
+                f"{long[0].value} has more digits than column {inexact[0].written} ({inexact[0].value.type}) can be "
+                f"compared by; expected a column of whole numbers, or == '{long[0].value}' with text"
+            )
+        narrow = next((_NARROW[one.value.type] for one in columns if one.value.type in _NARROW), float)
+        return [self.floats(one, narrow) for one in (left, right)]
 
-    def floats(self, one: _Operand) -> Any:
+    def floats(self, one: _Operand, literal: Callable[[Any], Any]) -> Any:
+        """As float64, a literal beside a column of float32 as that float32: 3.4 is another number there."""
         if not isinstance(one.value, pa.Array):
-            return pa.scalar(float(one.value), pa.float64())
+            with np.errstate(over="ignore"):
+                return pa.scalar(float(literal(one.value)), pa.float64())
         values = as_floats(one.value.cast(pa.int64()) if pa.types.is_boolean(one.value.type) else one.value)
         return self.rows.floats(one.written) if values is None else values
 
@@ -207,4 +220,4 @@ def _whole(value: Any, kind: pa.DataType) -> Any:
         raise pa.ArrowInvalid("a fraction")
     if not isinstance(value, pa.Array):
         return pa.scalar(value, kind)
-    return (value.cast(pa.string()) if is_text(value) else value).cast(kind)
+    return (pc.utf8_trim_whitespace(without_excel(value.cast(pa.string()))) if is_text(value) else value).cast(kind)

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from photoz.redaction import shown
+
 _BYTES = {"boolean": 1, "bit": 1, "unsignedByte": 1, "short": 2, "int": 4, "long": 8, "char": 4, "unicodeChar": 4}
 _BYTES |= {"float": 4, "double": 8, "floatComplex": 8, "doubleComplex": 16}
 
@@ -24,28 +26,33 @@ class TableSeen:
 
     name: str
     rows: int = 0
+    cut_off: bool = False  # the server says that it left rows out
     fields: list[FieldSeen] = field(default_factory=list)
 
 
 def look_through(data: bytes, most_bytes: int) -> list[TableSeen]:
     """The document's tables. Raises ValueError for one with entities, links to data elsewhere, packed data, or more
-    than `most_bytes` of memory in its tables."""
-    look = _Look(most_bytes)
+    than `most_bytes` of memory in its tables; also for the error that a server sent instead of a table."""
     parser = expat.ParserCreate(namespace_separator=" ")
+    look = _Look(most_bytes, parser)
     parser.StartDoctypeDeclHandler = look.doctype
     parser.StartElementHandler = look.element
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
         raise ValueError(str(error)) from None
+    for table in look.tables:
+        table.cut_off = look.cut_off
     return look.tables
 
 
 class _Look:
     """What was seen of one document."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, most_bytes: int, parser: expat.XMLParserType) -> None:
+        self._most_bytes, self._parser = most_bytes, parser
+        self._error: list[str] = []
+        self.cut_off = False
         self._row_bytes = self._rows = 0
         self.tables: list[TableSeen] = []
 
@@ -58,6 +65,8 @@ class _Look:
             raise ValueError("its data are elsewhere, or packed; save it with the data inside (TABLEDATA or BINARY)")
         if tag == "FITS":
             raise ValueError("it wraps a FITS file; save the table as FITS")
+        if tag == "INFO" and attributes.get("name", "").upper() == "QUERY_STATUS":  # DALI 1.1, section 4.4
+            self._status(attributes.get("value", "").upper())
         if tag == "TABLE":
             self._row_bytes = self._rows = 0
             self._announced(attributes.get("nrows", "0"))
@@ -73,6 +82,16 @@ class _Look:
             if self.tables:
                 self.tables[-1].rows += 1
             self._check()
+
+    def _status(self, value: str) -> None:
+        self.cut_off |= value == "OVERFLOW"
+        if value == "ERROR":
+            self._parser.CharacterDataHandler = self._error.append
+            self._parser.EndElementHandler = self._failed
+
+    def _failed(self, _: str) -> None:
+        said = shown(" ".join("".join(self._error)[:2000].split()))[:200] or "it gives no reason"
+        raise ValueError(f"it holds the error of a server and no table: {said}")
 
     def _announced(self, rows: str) -> None:
         self._rows = _whole(rows, "nrows")
