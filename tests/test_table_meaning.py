@@ -177,6 +177,10 @@ def test_a_unit_at_the_end_of_a_mapped_columns_name_is_honoured(
     assert values(table, "ra", mapping) == [1.5]
 
 
+def test_sexagesimal_text_is_read_as_such_whatever_its_columns_name(tmp_path: Path) -> None:
+    assert values(csv(tmp_path, "ra_deg,dec_deg\n10:30:00,1:30:00\n"), "ra") == [157.5]
+
+
 @pytest.mark.parametrize("name", ["ra_rad", "ra_hours"])
 def test_a_unit_in_only_one_of_two_names_is_no_answer_for_the_other(name: str, tmp_path: Path) -> None:
     path = csv(tmp_path, f"{name},dec\n1.5,0.5\n")
