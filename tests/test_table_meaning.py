@@ -197,6 +197,7 @@ def test_right_ascensions_below_zero_get_360_degrees_more(tmp_path: Path, caplog
     assert values(csv(tmp_path, "ra,dec\n-1.5,1\n1,2\n"), "ra", "ra=ra:rad,dec=dec:deg") == pytest.approx(
         [360 - math.degrees(1.5), math.degrees(1)]
     )
+    assert "ra = -157.5 in row 1" in refusal(csv(tmp_path, "ra,dec\n-10:30:00,1\n"))
     for cells in ("-10.5 190", "-99 10", "-1 10", "-181 10"):
         text = "ra,dec\n" + "".join(f"{cell},0\n" for cell in cells.split())
         assert f"ra = {cells.split()[0]} in row 1" in refusal(csv(tmp_path, text))

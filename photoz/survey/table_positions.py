@@ -47,7 +47,7 @@ def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Ar
             unsaid += [ours] if factor is None else []
         if ours == "ra":
             ra = found[ours]  # as stated
-            found[ours] = _from_zero(rows, source.column, ra)
+            found[ours] = ra if sexagesimal else _from_zero(rows, source.column, ra)
         _check_range(rows, ours, source, found[ours])
     if unsaid and by_name:
         other, unit = sources[unsaid[0]].column, str(by_name[0].unit)
