@@ -101,9 +101,8 @@ def _rounding(rows: TableRows, name: str, column: pa.Array) -> _Rounding | None:
     texts = without_excel(as_text(column, rows, name))
     # Only numbers of 16 digits and more can have been rounded; shorter ones are not looked at one by one.
     odd = pc.match_substring_regex(texts, f"{_SCIENTIFIC.pattern}|{_LONG_DECIMAL.pattern}")
-    if (
-        pc.any(odd).as_py() and pc.all(pc.match_substring_regex(texts, _NUMBER_OR_EMPTY)).as_py()
-    ):  # else names: 0012e345
+    # Beside ids with letters, 0012e345 is a name.
+    if pc.any(odd).as_py() and pc.all(pc.match_substring_regex(texts, _NUMBER_OR_EMPTY)).as_py():
         return _Rounding(texts.filter(odd)[0].as_py(), np.inf)
     long = texts.filter(pc.match_substring_regex(texts, r"^-?[1-9]\d{15,19}$")).drop_null()
     long = pc.utf8_ltrim(long, "-")

@@ -43,7 +43,7 @@ def parquet_parts(folder: Path) -> list[Path]:
 
 
 def _hats(collection: Path) -> str:
-    """The folder of a HATS collection's main catalogue, else those that have a schema."""
+    """The folder of a HATS collection's main catalogue, else all that it has."""
     properties = (collection / "collection.properties").read_text("utf-8", "replace")[:10000]
     named = re.search(r"(?m)^hats_primary_table_url *[=:] *([^\s/]+)/?\s*$", properties)
     if named and (collection / named[1]).is_dir():

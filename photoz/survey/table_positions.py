@@ -29,13 +29,16 @@ def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Ar
     found, unsaid, by_name = {}, [], []
     for ours in ("ra", "dec"):
         source = sources[ours]
-        if is_no_unit(source.unit) and (unit := unit_in_name(source.column)):
-            log.info("%s: column %r is in %s, by its name", rows.path.name, source.column, unit)
-            source = source._replace(unit=unit)
-            by_name += [source] if degrees_in(unit) != 1 else []
-        factor = None if is_no_unit(source.unit) else _factor(rows, ours, source)
         values = as_floats(rows.column(source.column))
-        if values is None and _is_sexagesimal(rows, source.column):
+        sexagesimal = values is None and _is_sexagesimal(rows, source.column)
+        unit = None if sexagesimal or not is_no_unit(source.unit) else unit_in_name(source.column)
+        if unit is not None:
+            source = source._replace(unit=unit)
+            if degrees_in(unit) != 1:
+                log.info("%s: column %r is in %s, by its name", rows.path.name, source.column, unit)
+                by_name.append(source)
+        factor = None if is_no_unit(source.unit) else _factor(rows, ours, source)
+        if sexagesimal:
             found[ours] = _from_sexagesimal(rows, ours, source.column, factor)
         else:
             expected = "a number (decimal degrees)" if factor in (None, 1) else "a number"
@@ -44,7 +47,7 @@ def positions(rows: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.Ar
             unsaid += [ours] if factor is None else []
         if ours == "ra":
             ra = found[ours]  # as stated
-            found[ours] = _from_zero(rows, source.column, ra)
+            found[ours] = ra if sexagesimal else _from_zero(rows, source.column, ra)
         _check_range(rows, ours, source, found[ours])
     if unsaid and by_name:
         other, unit = sources[unsaid[0]].column, str(by_name[0].unit)

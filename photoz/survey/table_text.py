@@ -66,6 +66,8 @@ def read_text(path: Path, data: bytes) -> RawTable:
 def _vizier_units(body: str, names: list[str], delimiter: str) -> tuple[Mapping[str, str] | None, int]:
     """(units, where the rows start) of VizieR's tables: below the names are a line of units and one of dashes."""
     end = _line_end(body, 0)
+    if not body.startswith("-", end):
+        return None, 0
     below = _line_end(body, end)
     units, dashes = _cells(body[:end], delimiter), _cells(body[end:below], delimiter)
     if len(dashes) != len(names) or not all(re.fullmatch("-+", cell) for cell in dashes):

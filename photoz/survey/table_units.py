@@ -87,7 +87,7 @@ def zero_point(text: str) -> float | None:
     """The AB magnitude of a flux of one unit, 22.5 for `nanomaggies` for example; None for what is no such flux."""
     if text.strip().startswith("MJ") and text.strip() != "MJY":  # a megajansky, or a millijansky misspelt
         return None
-    if text.strip().startswith("["):  # VizieR's way to write the logarithm of a unit
+    if is_magnitude(text) or text.strip().startswith("["):  # VizieR's way to write the logarithm of a unit
         return None
     known = _FLUX.get(_plain(text))
     if known is not None:
