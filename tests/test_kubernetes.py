@@ -240,5 +240,5 @@ def test_bad_input_fails_a_job_at_its_first_pod(api: Api, tmp_path: Path, docker
         job = JobRun(cluster, cluster.objects["Job", "photoz-catalog"]).start()
         assert job.over.wait(120)
         assert job.failed and job.failed.endswith("ended with 2")
-        assert "--limit -5: expected 1 or more" in cluster.termination_message("photoz-catalog-0-attempt-0")
+        assert "PHOTOZ_LIMIT=-5: expected 1 or more" in cluster.termination_message("photoz-catalog-0-attempt-0")
         assert all(len(codes) <= 1 for codes in job.exits.values())

@@ -360,7 +360,7 @@ def test_as_it_comes_the_demo_runs_and_finds_what_the_documented_commands_made_o
     failed = shipped.cluster.job(job)
     assert (failed["ExitCode"], failed["Restarts"]) == (f"{ExitCode.BAD_INPUT}:0", "0")
     log = shipped.log(job)
-    assert log.count("photoz-job: error: --device cuda") == 1
+    assert log.count("photoz-job: error: PHOTOZ_DEVICE=cuda: ") == 1
 
 
 def test_slurm_understands_the_options_that_submit_makes_of_settings(shipped: Site) -> None:

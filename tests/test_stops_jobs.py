@@ -50,7 +50,9 @@ class Undisturbed:
             }
             flags = [word for pair in every.items() for word in pair]
             return job_command("run", *flags, "--survey-url", self.sky, *more)
-        flags = [*SMALL[job], "--name", name, "--store", self.store.url]
+        small = zip(SMALL[job][::2], SMALL[job][1::2], strict=True)
+        flags = [word for flag, value in small if flag not in more for word in (flag, value)]
+        flags += ["--name", name, "--store", self.store.url]
         if job in READS:
             flags += [READS[job], f"{KINDS[list(SMALL).index(job) - 1]}/whole"]
         if job == "infer":

@@ -68,13 +68,13 @@ def unbroken_pair(shards: Artifact) -> str:
 
 def start(shards: Artifact, name: str, *more: str, program: list[str] | None = None) -> "subprocess.Popen[str]":
     """Begin training in a process of its own, on one thread so that its sums always round alike."""
+    epochs = () if "--epochs" in more else ("--epochs", str(EPOCHS))
     command = ["train", "--shards", str(shards.ref), "--name", name, "--store", shards.store.url]
     return subprocess.Popen(
         [
             *(program or job_command()),
             *command,
-            "--epochs",
-            str(EPOCHS),
+            *epochs,
             "--batch-size",
             "20",
             "--device",

@@ -40,7 +40,7 @@ def choose_device(asked: str, local_rank: int = 0) -> torch.device:
     if why is None:
         return torch.device("cuda", local_rank)
     if asked == "cuda":
-        raise BadInput(f"--device cuda (or PHOTOZ_DEVICE): {why}; mend that, or compute on the CPU with --device cpu")
+        raise BadInput(f"--device cuda: {why}; mend that, or compute on the CPU with --device cpu")
     if _gpus_on_machine():
         log.warning("no GPU is used: %s", why)
     return torch.device("cpu")
