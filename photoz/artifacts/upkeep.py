@@ -107,7 +107,7 @@ def users_of(store: Store, ref: Ref) -> list[Ref]:
 
 
 def _readable(store: Store, kind: str | None) -> Iterator[Artifact]:
-    """Every published version; one that can't be read is said to be so and passed over."""
+    """Every published version; one that can't be read is passed over with a warning."""
     for ref in refs(store, kind):
         try:
             yield load(store, ref)

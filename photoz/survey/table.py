@@ -121,7 +121,7 @@ def _redshifts(table: TableRows, sources: Mapping[str, Source]) -> dict[str, pa.
 def _kept_redshifts(
     table: TableRows, sources: Mapping[str, Source], z_spec: pa.Array | None, allow_high: bool, drop: bool
 ) -> npt.NDArray[np.bool_]:
-    """Which rows stay, once exactly repeated redshifts are said or dropped; BadInput for a median of magnitudes."""
+    """Which rows stay: exactly repeated redshifts get a warning, or are dropped. BadInput for a median above 7."""
     if z_spec is None:
         return np.ones(table.rows, dtype=np.bool_)
     values = to_numpy(z_spec)

@@ -92,7 +92,7 @@ def _relative(rows: TableRows, row: int, name: str, root: Path, images_from: str
 
 
 def _escapes(root: Path, pure: PurePosixPath) -> bool:
-    """Whether a name can't be a file's in the folder, or leads out of it, be it through a link."""
+    """Whether a name can't be a file's in the folder, or leads out of it, also through a symlink."""
     depth = 0
     for part in pure.parts:
         depth += -1 if part == ".." else 1

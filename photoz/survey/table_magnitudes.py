@@ -23,7 +23,7 @@ from photoz.survey.table_units import is_flux, is_magnitude, is_no_unit, zero_po
 
 log = logging.getLogger("photoz.catalog")
 
-MAGNITUDE_LIMIT = 60.0  # beyond it no number is a magnitude
+MAGNITUDE_LIMIT = 60.0  # no magnitude is larger
 MAGNITUDES = (5.0, 35.0)  # from the brightest galaxies to beyond the deepest images
 _MOST_OUTSIDE = 0.1  # of the distinct values: fluxes spread over decades, magnitudes do not
 _FEWEST_OUTSIDE = 2

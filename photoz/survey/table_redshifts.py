@@ -1,4 +1,4 @@
-"""Spectroscopic redshifts of users' tables: placeholders become null, repeated values are said, nonsense is refused."""
+"""Spectroscopic redshifts of users' tables: placeholders become null, repeated values get a warning."""
 
 import logging
 import re

@@ -59,7 +59,7 @@ class TableRows:
         return as_text(self.column(name), self, name)
 
     def floats(self, name: str, expected: str = "a number") -> pa.Array:
-        """The column as float64, null for NaN; BadInput names the first row that is no number."""
+        """The column as float64, null for NaN; BadInput names the first row without a number."""
         column = self.column(name)
         values = as_floats(column)
         if values is None:

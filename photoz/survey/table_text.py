@@ -196,7 +196,7 @@ _Loader.add_multi_constructor("!", _plain)
 
 
 def described(text: str) -> tuple[list[tuple[str, str | None]], dict[str, object]]:
-    """([(column, its unit or None)], all that is said) by the YAML that astropy writes into ECSV and Parquet."""
+    """([(column, its unit or None)], all that the YAML says), of the YAML that astropy writes into ECSV and Parquet."""
     try:
         if len(text) > _LONGEST_DESCRIPTION:
             raise ValueError(f"{len(text)} characters")

@@ -142,7 +142,7 @@ class Run:
     def _step(self, network: torch.nn.Module, observed: Observed, z_spec_b: torch.Tensor) -> None:
         """One optimizer step. Nothing in it waits for the device, unless it is a step with a look.
 
-        Raises Preempted at a stop, and BadInput after a loss that is no number.
+        Raises Preempted at a stop, and BadInput after a loss that is not finite.
         """
         at, recipe, world = self.progress, self.problem.recipe, self.problem.world
         generator = self._seeded()
@@ -211,7 +211,7 @@ class Run:
         return [stop_requested(), not np.isfinite(losses).all(), save, sum(losses), galaxies]
 
     def _take_in(self, sums: list[float]) -> "_Seen":
-        """Count what all ranks have told, summed. Raises BadInput after a loss that is no number."""
+        """Count what all ranks have told, summed. Raises BadInput after a loss that is not finite."""
         stop, failed, save, loss_sum, galaxies = sums
         at = self.progress
         self._unseen.clear()
