@@ -16,7 +16,7 @@ MIN_FOR_ERROR = 10  # fewer galaxies give no bootstrap error worth printing
 _CHUNK_VALUES = 1_000_000  # resampled values held at once
 _RESAMPLED_VALUES = 5_000_000  # of one metric: a second or so of work
 _FEWEST_RESAMPLES = 50
-_MOST_RESAMPLED = 100_000  # galaxies in one resample
+MOST_RESAMPLED = 100_000  # galaxies in one resample
 OUTLIER_CUTS = (0.05, 0.15)
 
 
@@ -148,7 +148,7 @@ class Bootstrap:
     def draws(self, n: int) -> Iterator[NDArray[np.intp]]:
         """Row numbers `(b, m)`, m the smaller of n and 100,000, in chunks of resamples."""
         rng = np.random.default_rng((self.seed, n))
-        size = min(n, _MOST_RESAMPLED)
+        size = min(n, MOST_RESAMPLED)
         step = max(1, _CHUNK_VALUES // max(size, 1))
         wanted = self.samples_of(n)
         for first in range(0, wanted, step):
@@ -234,7 +234,7 @@ def running(x: Floats, dz: Floats, at_least: int = 25, bins: int = 14) -> Runnin
 def _error(resampled: Floats, n: int) -> float | None:
     """Standard error of a metric of n galaxies from its values on resamples."""
     finite = resampled[np.isfinite(resampled)]
-    return float(finite.std(ddof=1)) * min(1.0, _MOST_RESAMPLED / n) ** 0.5 if finite.size > 1 else None
+    return float(finite.std(ddof=1)) * min(1.0, MOST_RESAMPLED / n) ** 0.5 if finite.size > 1 else None
 
 
 def _rounded(value: float | None) -> float | None:

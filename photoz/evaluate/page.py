@@ -8,7 +8,7 @@ import pandas as pd
 import photoz
 from photoz.artifacts import Artifact
 from photoz.evaluate import wording
-from photoz.evaluate.metrics import Bootstrap, Estimate
+from photoz.evaluate.metrics import MOST_RESAMPLED, Bootstrap, Estimate
 from photoz.evaluate.report import MetricLine, Page
 from photoz.evaluate.sample import Chain, Sample
 from photoz.evaluate.scoring import Scores
@@ -115,9 +115,10 @@ def build_page(chain: Chain, sample: Sample, train: pd.DataFrame, scores: Scores
 def _metrics_note(scores: Scores, bootstrap: Bootstrap) -> str:
     n = scores.network.n
     pdfs = f", PDFs on {scores.pdf_galaxies:,}" if scores.pdf and scores.pdf_galaxies != n else ""
+    whole = "the galaxies" if n <= MOST_RESAMPLED else f"{MOST_RESAMPLED:,} galaxies each, scaled to all"
     return (
         f"On {n:,} galaxies{pdfs}. Errors are standard deviations over {bootstrap.samples_of(n):,} bootstrap resamples "
-        "of the galaxies. dz = (z_phot − z_spec) / (1 + z_spec)."
+        f"of {whole}. dz = (z_phot − z_spec) / (1 + z_spec)."
     )
 
 
