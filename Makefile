@@ -58,6 +58,8 @@ bench: setup  ## measure speed and memory beside their limits, as in benchmarks/
 	$(BIN)/python -m benchmarks.reads
 	$(BIN)/python -m benchmarks.slices
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.requests
+	$(BIN)/python -m benchmarks.evaluating
 
 bench-accuracy: setup  ## measure accuracy over seeds, as in benchmarks/RESULTS.md (ten minutes on 2 cores)
 	$(BIN)/python -m benchmarks.accuracy --store $(STORE)
