@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 STORE = "s3://photoz/slurm"
 SKY = ("--survey", "embedded", "--limit", "240")
 PACKED = ("--samples-per-shard", "40")
-TRAINED = ("--epochs", "6", "--batch-size", "16", "--rank-timeout", "15s")
+TRAINED = ("--epochs", "6", "--batch-size", "16")
 PAIR = ("--nodes=2", "--gpus-per-node=2")
 SLOWLY = ("--checkpoint-every", "0")  # a write to the store at each step: time to disturb the training
 
@@ -105,6 +105,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "CATALOG_FLAGS": f"({' '.join(SKY)})",
             "SHARD_FLAGS": f"({' '.join(PACKED)})",
             "TRAIN_FLAGS": f"({' '.join(TRAINED)})",
+            "PHOTOZ_RANK_TIMEOUT": "15s",
         }
         with (folder / "slurm/photoz.env").open("a") as file:
             file.writelines(f"{name}={value}\n" for name, value in settings.items())
