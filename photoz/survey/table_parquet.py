@@ -53,7 +53,7 @@ def _hats(collection: Path) -> str:
 
 
 def described_in(folder: Path) -> list[Path]:
-    """The files of a folder of parts that describe its columns, and hold no rows."""
+    """The files of a folder of parts that describe its columns and have no rows."""
     return sorted(file for file in folder.rglob("_*metadata") if file.name in ("_metadata", "_common_metadata"))
 
 

@@ -75,7 +75,7 @@ class TableRows:
 
 
 def is_text(column: pa.Array) -> bool:
-    """Whether it holds text, be it as categories."""
+    """Whether it holds text, also as categories."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
     return any(test(kind) for test in (*tests, pa.types.is_large_binary, pa.types.is_fixed_size_binary))
@@ -102,7 +102,7 @@ def without_excel(column: pa.Array) -> pa.Array:
 
 
 def as_floats(column: pa.Array) -> pa.Array | None:
-    """Float64 with null for NaN and for empty text; None if some value is no number."""
+    """Float64 with null for NaN and for empty text; None if a value is not a number."""
     if pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
         return None
     try:
