@@ -46,9 +46,9 @@ from photoz.model.redshift_model import ask
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.runtime import World, usable_cores
-from photoz.survey.embedded.population import build_population
-from photoz.survey.embedded.render import Renderer
-from photoz.survey.embedded.request import Cutout
+from photoz.sky.population import build_population
+from photoz.sky.render import Renderer
+from photoz.sky.request import Cutout
 from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import Labelled

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from photoz.survey.embedded.colour import composite
-from photoz.survey.embedded.galaxies import GALAXY
-from photoz.survey.embedded.population import Population, build_population
-from photoz.survey.embedded.render import Renderer, encode
-from photoz.survey.embedded.request import NATIVE_SCALE_ARCSEC, Cutout
+from photoz.sky.colour import composite
+from photoz.sky.galaxies import GALAXY
+from photoz.sky.population import Population, build_population
+from photoz.sky.render import Renderer, encode
+from photoz.sky.request import NATIVE_SCALE_ARCSEC, Cutout
 
 Levels = npt.NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from photoz import runtime
 from photoz.artifacts import open_store
 from photoz.artifacts.probe import check_conditional_create
 from photoz.errors import PhotozError
-from photoz.survey import TABLE, open_survey
+from photoz.surveys import TABLE, open_survey
 
 EPILOG = """
 [bold]Examples[/bold]

@@ -6,8 +6,8 @@ import typer
 
 from jobs import logs
 from jobs.options import WHOLE, flag
-from photoz.survey.embedded import DEFAULT_GALAXIES, serve
-from photoz.survey.embedded.faults import KINDS
+from photoz.sky import DEFAULT_GALAXIES, serve
+from photoz.sky.faults import KINDS
 
 app = typer.Typer(name="sky", no_args_is_help=True, help="The simulated sky that --survey embedded asks.")
 

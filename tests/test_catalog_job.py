@@ -25,8 +25,8 @@ from photoz.catalog.regions import Box
 from photoz.catalog.selections import MGS, SELECTIONS, SkyQuery, photometric_query, spectroscopic_query
 from photoz.errors import BadInput, ExitCode
 from photoz.runtime import TaskSlice
-from photoz.survey.embedded import open_embedded_sky
-from photoz.survey.skyserver import SkyServer
+from photoz.sky import open_embedded_sky
+from photoz.surveys.sdss.skyserver import SkyServer
 
 LONGEST_QUERY = 2000  # characters, encoded: web servers' usual limit on a query string is 2048
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from photoz.errors import BadInput, Preempted, TryAgain
-from photoz.survey import cutouts
-from photoz.survey.cutouts import CutoutService, fetch_cutouts
-from photoz.survey.picture import NoCutout, check_jpeg
+from photoz.images.picture import NoCutout, check_jpeg
+from photoz.surveys.sdss import jpeg as cutouts
+from photoz.surveys.sdss.jpeg import CutoutService, fetch_cutouts
 from tests.cutout_server import DRIP, HANG_UP, RESET, CutoutServer, cut_short, cutout_server, good, in_chunks, reply
 from tests.shards_support import flat_jpeg, noise_jpeg
 

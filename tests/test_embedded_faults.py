@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from photoz.errors import BadInput
-from photoz.survey.embedded.faults import KINDS, corrupted, parse_faults
+from photoz.sky.faults import KINDS, corrupted, parse_faults
 
 
 def test_no_specification_means_no_faults() -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from photoz.survey.embedded.stripes import (
+from photoz.sky.stripes import (
     FieldAddress,
     field_address,
     on_stripe,

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photoz.survey.embedded.colour import composite
-from photoz.survey.embedded.galaxies import GALAXY
-from photoz.survey.embedded.noise import unit_noise
-from photoz.survey.embedded.photometry import SKY_NOISE_NMGY
-from photoz.survey.embedded.population import Population, build_population
-from photoz.survey.embedded.render import SIMULATED, Renderer, pyramid_level
-from photoz.survey.embedded.request import BadRequest, Cutout, parse_cutout
+from photoz.sky.colour import composite
+from photoz.sky.galaxies import GALAXY
+from photoz.sky.noise import unit_noise
+from photoz.sky.photometry import SKY_NOISE_NMGY
+from photoz.sky.population import Population, build_population
+from photoz.sky.render import SIMULATED, Renderer, pyramid_level
+from photoz.sky.request import BadRequest, Cutout, parse_cutout
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import pytest
 from astropy.io import fits
 
 from photoz.errors import BadInput
-from photoz.survey.embedded.galaxies import GALAXY, real_galaxies
-from photoz.survey.embedded.morphology import draw_shapes, luminosity_distance_mpc
-from photoz.survey.embedded.photometry import asinh_mag, pogson_mag
-from photoz.survey.embedded.population import Population, build_population
-from photoz.survey.embedded.survey_photoz import estimate
+from photoz.sky.galaxies import GALAXY, real_galaxies
+from photoz.sky.morphology import draw_shapes, luminosity_distance_mpc
+from photoz.sky.photometry import asinh_mag, pogson_mag
+from photoz.sky.population import Population, build_population
+from photoz.sky.survey_photoz import estimate
 
 
 @pytest.fixture(scope="module")

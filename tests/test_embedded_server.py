@@ -19,7 +19,7 @@ import simplejpeg
 from PIL import Image
 
 from photoz.errors import BadInput, TryAgain
-from photoz.survey.embedded import open_embedded_sky, serve, sky_identity
+from photoz.sky import open_embedded_sky, serve, sky_identity
 
 pytestmark = pytest.mark.real
 
@@ -197,7 +197,7 @@ def test_nothing_is_left_running_after_the_block() -> None:
 
 def test_a_killed_parent_takes_the_server_and_its_workers_along() -> None:
     program = (
-        "import time\nfrom photoz.survey.embedded import open_embedded_sky\n"
+        "import time\nfrom photoz.sky import open_embedded_sky\n"
         "with open_embedded_sky(galaxies=200) as url:\n    print(url, flush=True)\n    time.sleep(600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
@@ -213,7 +213,7 @@ def test_a_killed_parent_takes_the_server_and_its_workers_along() -> None:
 
 def test_signals_to_the_whole_group_leave_a_jobs_own_sky_running() -> None:
     program = (
-        "import signal, sys, requests\nfrom photoz.survey.embedded import open_embedded_sky\n"
+        "import signal, sys, requests\nfrom photoz.sky import open_embedded_sky\n"
         "signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "with open_embedded_sky(galaxies=200) as url:\n    print('ready', flush=True)\n    sys.stdin.readline()\n"
         f"    print(requests.get(url + '{CUTOUT}?ra=1&dec=1').status_code, flush=True)\n"
@@ -229,7 +229,7 @@ def test_signals_to_the_whole_group_leave_a_jobs_own_sky_running() -> None:
 
 
 def test_sky_serve_prints_its_address_and_stops_on_sigterm() -> None:
-    program = "from photoz.survey.embedded import serve\nserve(port=0, galaxies=200)"
+    program = "from photoz.sky import serve\nserve(port=0, galaxies=200)"
     server = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert server.stdout is not None
     ready = json.loads(server.stdout.readline())

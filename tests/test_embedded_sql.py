@@ -3,8 +3,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from photoz.survey.embedded.population import Population, build_population
-from photoz.survey.embedded.sql import QueryError, QueryTimeout, SkyDatabase, to_csv, translate
+from photoz.sky.population import Population, build_population
+from photoz.sky.sql import QueryError, QueryTimeout, SkyDatabase, to_csv, translate
 
 
 @pytest.fixture(scope="module")

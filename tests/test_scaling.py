@@ -19,6 +19,8 @@ from photoz.artifacts import Artifact, Destination, Draft, Ref, load
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadFormat, BadInput
 from photoz.evaluate.stamps import colours
+from photoz.images.files import FileImages, ImageFolder
+from photoz.images.picture import NoCutout
 from photoz.infer import InferSettings
 from photoz.model.bins import RedshiftBins
 from photoz.model.light import Light
@@ -27,8 +29,6 @@ from photoz.model.network import Network
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.shards import ShardSettings
-from photoz.shards.files import FileImages, ImageFolder
-from photoz.survey.picture import NoCutout
 from tests.shards_support import files_table, make_shards, save_catalog
 from tests.training_support import QUICK, drawn_galaxies, infer, observed, shards_of, train
 

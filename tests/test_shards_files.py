@@ -220,7 +220,7 @@ def test_a_png_among_more_jpegs_than_are_looked_at_is_found_by_its_first_bytes(
 ) -> None:
     names = write_jpegs(folder, 12)
     as_png(folder, "5.jpg")
-    monkeypatch.setattr("photoz.shards.files.LOOKED_AT", 3)
+    monkeypatch.setattr("photoz.images.files.LOOKED_AT", 3)
     shards = shards_of(folder, names)
     assert (shards.summary["image"]["format"], shards.summary["samples"]) == ("npy", 12)
     monkeypatch.setattr("photoz.shards.sources.MORE_STARTS", 4)

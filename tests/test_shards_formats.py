@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from photoz.shards.formats import FitsImages, read_array
-from photoz.shards.stamps import AmbiguousAxes, centre_crop, check_values, stamp_dtype, to_chw
-from photoz.survey.picture import NoCutout, check_jpeg
+from photoz.images.formats import FitsImages, read_array
+from photoz.images.picture import NoCutout, check_jpeg
+from photoz.images.stamps import AmbiguousAxes, centre_crop, check_values, stamp_dtype, to_chw
 from tests.shards_support import flat_jpeg, noise_jpeg
 
 RNG = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from photoz.errors import BadInput, Preempted, TryAgain
 from photoz.runtime import TaskSlice
 from photoz.shards import ShardSettings, build_shards
 from photoz.shards import cutouts as shard_cutouts
-from photoz.survey import cutouts
+from photoz.surveys.sdss import jpeg as cutouts
 from tests.cutout_server import cutout_server, good, reply
 from tests.shards_support import (
     every_image,

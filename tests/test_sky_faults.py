@@ -15,15 +15,16 @@ import urllib3
 
 from photoz.errors import BadInput, ExitCode, PhotozError, TryAgain
 from photoz.patience import Patience
-from photoz.survey import Survey, cutouts
-from photoz.survey.cutouts import CutoutService, fetch_cutouts
-from photoz.survey.embedded import SkyIdentity, sky_identity
-from photoz.survey.embedded.faults import KINDS, parse_faults
-from photoz.survey.embedded.population import build_population
-from photoz.survey.embedded.server import EmbeddedSky
-from photoz.survey.embedded.sql import SkyDatabase
-from photoz.survey.embedded.workers import DrawingPool
-from photoz.survey.skyserver import SkyServer
+from photoz.sky import SkyIdentity, sky_identity
+from photoz.sky.faults import KINDS, parse_faults
+from photoz.sky.population import build_population
+from photoz.sky.server import EmbeddedSky
+from photoz.sky.sql import SkyDatabase
+from photoz.sky.workers import DrawingPool
+from photoz.surveys import Survey
+from photoz.surveys.sdss import jpeg as cutouts
+from photoz.surveys.sdss.jpeg import CutoutService, fetch_cutouts
+from photoz.surveys.sdss.skyserver import SkyServer
 
 pytestmark = pytest.mark.real
 
@@ -234,7 +235,7 @@ def test_a_survey_that_has_answered_once_is_transient_whatever_comes_then(monkey
 OFFLINE = """
 import sys
 from dataclasses import replace
-from photoz.survey import skyserver
+from photoz.surveys.sdss import skyserver
 skyserver.PATIENCE = replace(skyserver.PATIENCE, first_contact_s=2.0)
 from jobs.__main__ import main
 sys.argv = ["photoz-job", *sys.argv[1:]]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from photoz.errors import BadInput, ExitCode, PhotozError, TryAgain
 from photoz.patience import Patience
-from photoz.survey import Survey, open_survey
-from photoz.survey.skyserver import COUNT_SCHEMA, SkyServer
-from photoz.survey.sql_reply import RefusedQuery, TransientReply, parse_reply
+from photoz.surveys import Survey, open_survey
+from photoz.surveys.sdss.skyserver import COUNT_SCHEMA, SkyServer
+from photoz.surveys.sdss.sql_reply import RefusedQuery, TransientReply, parse_reply
 
 SCHEMA = pa.schema([("objid", pa.uint64()), ("specobjid", pa.uint64()), ("z_spec", pa.float64())])
 GOOD = "#Table1\nobjid,specobjid,z_spec\n1237648720693755918,9263495804394848257,0.0625\n1237648720693755919,1,0.1\n"
@@ -296,7 +296,7 @@ def test_a_count_is_one_number() -> None:
 
 
 def test_a_reply_without_an_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("photoz.survey.skyserver.MOST_BYTES", 1000)
+    monkeypatch.setattr("photoz.surveys.sdss.skyserver.MOST_BYTES", 1000)
     with (
         answering(Reply("n\n" + "5\n" * 1000)) as server,
         pytest.raises(TryAgain, match="ContentDecodingError"),

@@ -16,11 +16,11 @@ from astropy.io import fits
 from astropy.table import Table
 
 from photoz.errors import BadInput
-from photoz.shards.formats import read_array
-from photoz.survey.columns import parse_columns
-from photoz.survey.picture import NoCutout
-from photoz.survey.table import UserTable, read_table
-from photoz.survey.table_formats import read_raw
+from photoz.images.formats import read_array
+from photoz.images.picture import NoCutout
+from photoz.tables.columns import parse_columns
+from photoz.tables.formats import read_raw
+from photoz.tables.table import UserTable, read_table
 
 RA, DEC = [10.5, 20.25], [-1.5, 2.0]
 DEGREES = "deg"

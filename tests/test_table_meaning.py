@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from jobs.app import app
 from photoz.errors import BadInput
-from photoz.survey.columns import parse_columns
-from photoz.survey.table import UserTable, read_table
+from photoz.tables.columns import parse_columns
+from photoz.tables.table import UserTable, read_table
 
 
 def csv(tmp_path: Path, text: str, name: str = "mine.csv") -> Path:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from photoz.errors import BadInput
-from photoz.survey.columns import parse_columns
-from photoz.survey.table import read_table
+from photoz.tables.columns import parse_columns
+from photoz.tables.table import read_table
 
 FORMATS = ["csv", "parquet", "fits", "vot"]
 POSITIONS = "object_id,ra,dec\n"

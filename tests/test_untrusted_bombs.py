@@ -23,11 +23,11 @@ from photoz.data.decode import Members, decode_members
 from photoz.data.layout import ImageFormat
 from photoz.data.shard_set import open_shards
 from photoz.errors import BadFormat, BadInput
+from photoz.images.formats import read_array
+from photoz.images.picture import NoCutout, jpeg_shape
 from photoz.jpeg import MOST_SCANS
-from photoz.shards.formats import read_array
-from photoz.survey.picture import NoCutout, jpeg_shape
-from photoz.survey.sql_reply import TransientReply, parse_reply
-from photoz.survey.table import read_table
+from photoz.surveys.sdss.sql_reply import TransientReply, parse_reply
+from photoz.tables.table import read_table
 from tests.fuzz.targets import manifest
 from tests.shards_support import files_table, make_shards, noise_jpeg, save_catalog, write_jpegs
 

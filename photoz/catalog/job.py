@@ -29,10 +29,10 @@ from photoz.catalog.selections import SELECTIONS, SkyQuery, photometric_query, s
 from photoz.catalog.settings import CatalogSettings
 from photoz.catalog.shares import SPLITS, SplitFractions
 from photoz.catalog.splits import SplitPlan, add_splits
-from photoz.survey import EMBEDDED, TABLE, open_survey, survey_identity
-from photoz.survey.columns import parse_columns
-from photoz.survey.skyserver import SkyServer
-from photoz.survey.table import UserTable, read_table
+from photoz.surveys import EMBEDDED, TABLE, open_survey, survey_identity
+from photoz.surveys.sdss.skyserver import SkyServer
+from photoz.tables.columns import parse_columns
+from photoz.tables.table import UserTable, read_table
 
 log = logging.getLogger("photoz.catalog")
 

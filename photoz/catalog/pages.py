@@ -15,7 +15,7 @@ from photoz.catalog.cleaning import Attrition
 from photoz.catalog.sampling import HASH_RANGE
 from photoz.catalog.selections import SFD_R_BAND, SkyQuery
 from photoz.errors import PhotozError
-from photoz.survey.skyserver import SkyServer
+from photoz.surveys.sdss.skyserver import SkyServer
 
 log = logging.getLogger("photoz.catalog")
 

@@ -7,7 +7,7 @@ from photoz.catalog.regions import parse_region
 from photoz.catalog.shares import SplitFractions
 from photoz.errors import BadInput
 from photoz.settings import setting
-from photoz.survey.columns import parse_columns
+from photoz.tables.columns import parse_columns
 
 _OF_TABLES = ("table", "columns", "where", "images_from", "drop_repeated_z", "allow_high_z")
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from photoz.data.layout import ImageFormat
-from photoz.survey import Survey
-from photoz.survey.cutouts import CutoutService, fetch_cutouts
-from photoz.survey.picture import NoCutout
+from photoz.images.picture import NoCutout
+from photoz.surveys import Survey
+from photoz.surveys.sdss.jpeg import CutoutService, fetch_cutouts
 
 BANDS = ("i", "r", "g")  # ImgCutout maps them to red, green and blue
 

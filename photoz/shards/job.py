@@ -23,7 +23,7 @@ from photoz.shards.plan import PlannedShard, member_keys, plan_shards, shared_ke
 from photoz.shards.settings import ShardSettings
 from photoz.shards.sources import ImageSource, Origin, decide_origin, open_images
 from photoz.shards.write import FAILURE_SCHEMA, ShardWriter, encode
-from photoz.survey import EMBEDDED
+from photoz.surveys import EMBEDDED
 
 log = logging.getLogger("photoz.shards")
 

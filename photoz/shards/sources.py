@@ -11,12 +11,12 @@ import pyarrow as pa
 from photoz.artifacts import Artifact
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadInput
+from photoz.images.files import MORE_STARTS, ImageFolder, open_files
+from photoz.images.picture import NoCutout
 from photoz.shards.cutouts import CutoutImages, cutout_format
-from photoz.shards.files import MORE_STARTS, ImageFolder, open_files
 from photoz.shards.galaxies import Galaxies
 from photoz.shards.settings import JPEG_SIZES, ShardSettings
-from photoz.survey import TABLE, open_survey, survey_identity
-from photoz.survey.picture import NoCutout
+from photoz.surveys import TABLE, open_survey, survey_identity
 
 DEFAULT_JPEG_PX = 64
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from photoz.artifacts import Draft
 from photoz.data.layout import MEMBER_COLUMNS, ImageFormat, index_name, tar_name
 from photoz.errors import PhotozError
+from photoz.images.picture import NoCutout
 from photoz.progress import Stage
 from photoz.shards.tar import ShardTar
-from photoz.survey.picture import NoCutout
 
 # Paths and digests of the user's files stay in the members' JSON.
 NOT_INDEXED = ("key", "image", "image_sha256")

@@ -14,7 +14,8 @@ import urllib3
 
 from photoz.artifacts import KINDS, Store
 from photoz.patience import Patience
-from photoz.survey import cutouts, skyserver
+from photoz.surveys.sdss import jpeg as cutouts
+from photoz.surveys.sdss import skyserver
 from tests.chaos.bench import SMALL_BATCH, Job, check_and_remove, the_artifact
 from tests.chaos.children import Ended, run_child
 from tests.chaos.tally import Tally

@@ -26,10 +26,10 @@ from photoz.catalog.moc import read_moc
 from photoz.data.decode import Members, decode_members, stored_shape
 from photoz.data.layout import ImageFormat
 from photoz.errors import BadFormat, PhotozError
-from photoz.shards.formats import read_array
-from photoz.survey.picture import NoCutout, check_jpeg
-from photoz.survey.sql_reply import SlowQuery, TransientReply, parse_reply
-from photoz.survey.table import read_table
+from photoz.images.formats import read_array
+from photoz.images.picture import NoCutout, check_jpeg
+from photoz.surveys.sdss.sql_reply import SlowQuery, TransientReply, parse_reply
+from photoz.tables.table import read_table
 
 ALLOWED = (PhotozError, NoCutout, TransientReply, SlowQuery)
 SIDE = 16

@@ -1,0 +1,1 @@
+"""Users' own images: FITS, NPY, JPEG and PNG files."""

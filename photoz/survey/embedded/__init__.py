@@ -1,6 +1,0 @@
-"""A simulated sky that answers like SDSS's SkyServer: real galaxies' positions, redshifts and fluxes, drawn pixels."""
-
-from photoz.survey.embedded.identity import DEFAULT_GALAXIES, SKY_VERSION, SkyIdentity
-from photoz.survey.embedded.serving import open_embedded_sky, serve, sky_identity
-
-__all__ = ["DEFAULT_GALAXIES", "SKY_VERSION", "SkyIdentity", "open_embedded_sky", "serve", "sky_identity"]

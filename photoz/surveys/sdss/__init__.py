@@ -1,0 +1,1 @@
+"""SDSS: SkyServer's SQL and its JPEG cutouts."""

@@ -1,0 +1,1 @@
+"""Users' own tables of galaxies: formats, ids, units, checks."""
