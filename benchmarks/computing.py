@@ -37,8 +37,8 @@ from photoz.infer.rows import as_parquet
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import has_bfloat16, keep_freed_memory
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
-from photoz.model.network import Network, Observed
-from photoz.model.redshift_model import ask
+from photoz.model.network import Batch, Network
+from photoz.model.redshift_model import run_network
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import load_model
 from photoz.model.scaling import InputScaling
@@ -71,7 +71,7 @@ def fresh(
     shape = ImageShape(images.image.channels, side_px, side_px)
     some = images.take_bchw(np.arange(min(len(images), 256)))
     network = build_network(name, design(name, shape, bins, recipe), InputScaling.of(some))
-    network.to(device).prepare(Observed.without_reddening(to_device(some, device)))
+    network.to(device).prepare(Batch.without_context(to_device(some, device), len(network.context)))
     return network.to(memory_format=torch.channels_last), bins  # type: ignore[call-overload]
 
 
@@ -85,9 +85,9 @@ def product_rate(dtype: torch.dtype = torch.float32) -> float:
 def flops_an_image(network: Network, bins: RedshiftBins, recipe: Recipe, images: DecodedImages) -> float:
     """Of forward and backward, as torch counts them: convolutions and matrix products."""
     batch = to_device(images.take_bchw(np.arange(32)), CPU)
-    observed = network.measure(Observed.without_reddening(batch))  # once a galaxy, not in each step
+    measured = network.measure(Batch.without_context(batch, len(network.context)))  # once a galaxy, not in each step
     with FlopCounterMode(display=False) as counter:
-        answer = network(*observed)
+        answer = network(*measured)
         loss_of(recipe, bins)(answer, torch.full((32,), 0.1)).backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops() / 32)
 
@@ -106,7 +106,7 @@ def training_figures(name: str, side_px: int, count: int, rounds: int) -> list[R
     in_bfloat16 = fresh(name, side_px, recipe, images)[0].bfloat16_on_cpu and has_bfloat16("cpu")
     for _ in range(rounds):
         network, bins = fresh(name, side_px, recipe, images)
-        pixels = Pixels(Labelled(images, z), CPU)
+        pixels = Pixels(Labelled(images, z), CPU, network.context)
         run = Run(Problem(pixels, pixels, bins, recipe, 0, CPU, World()), network, lambda state: None, Rules(1e9))
         limit = product_rate()
         run.train()
@@ -153,17 +153,17 @@ def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> lis
     train_once(shards, name)
     model = load(shards.store, Ref("model", name))
     trained = load_model(model, CPU)
-    images = Pixels(load_labelled(open_shards(shards), "train", "memory"), CPU)
+    images = Pixels(load_labelled(open_shards(shards), "train", "memory"), CPU, trained.network.context)
     settings = InferSettings(split="train", device="cpu")
     number = count()
 
     def bare(batch_size: int) -> Callable[[], None]:
         parts = np.array_split(np.arange(len(images)), -(-len(images) // batch_size))
-        batches = [observed for observed, _ in images.batches(parts)]
+        batches = [batch for batch, _ in images.batches(parts)]
 
         def run() -> None:
             torch.set_num_threads(usable_cores())
-            ask(trained.network, batches)
+            run_network(trained.network, batches)
 
         return run
 
@@ -227,7 +227,7 @@ def plain_epochs(data: Pictures, name: str, side_px: int, recipe: Recipe) -> Cal
         for _ in range(recipe.epochs):
             network.train()
             for batch, redshifts in loader:
-                value = loss(network(*Observed.without_reddening(batch * 255.0)), redshifts.float())
+                value = loss(network(*Batch.without_context(batch * 255.0, len(network.context))), redshifts.float())
                 optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -249,8 +249,8 @@ def plain_figure(shards: Artifact, folder: Path, name: str, side_px: int, rounds
         images = open_shards(shards).load("train", "memory")
         network, bins = fresh(name, side_px, recipe, images)
         labels = np.asarray(images.table["z_spec"].to_numpy(), np.float64)
-        pixels = Pixels(Labelled(images, labels), CPU)
-        few = Pixels(Labelled(drawn(128, side_px)[0], labels[:128]), CPU)
+        pixels = Pixels(Labelled(images, labels), CPU, network.context)
+        few = Pixels(Labelled(drawn(128, side_px)[0], labels[:128]), CPU, network.context)
         Run(Problem(pixels, few, bins, recipe, 0, CPU, World()), network, lambda state: None, Rules(1e9)).train()
 
     plain = plain_epochs(Pictures(folder / "pictures", z, chosen), name, side_px, recipe)

@@ -36,8 +36,8 @@ from photoz.data.resident import ResidentImages
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, TORCHVISION, Recipe, recipe_for
-from photoz.model.network import Network, Observed
-from photoz.model.redshift_model import ask
+from photoz.model.network import Batch, Network
+from photoz.model.redshift_model import run_network
 from photoz.runtime import World, usable_cores
 from photoz.train.graphs import RecordedSteps
 from photoz.train.optimizer import make_optimizer
@@ -189,30 +189,33 @@ def resident(labelled: Labelled, device: torch.device) -> Labelled:
     return Labelled(ResidentImages(to_device(images.stored, device), images.table, images.image), labelled.z_spec)
 
 
-def flops(case: Case, network: Network, bins: RedshiftBins, observed: Observed, training: bool) -> float:
+def flops(case: Case, network: Network, bins: RedshiftBins, batch: Batch, training: bool) -> float:
     """FLOPs an image of a forward pass, and of the backward pass, as torch counts them."""
     if training:
-        observed = network.measure(observed)  # once a galaxy, not in each step
+        batch = network.measure(batch)  # once a galaxy, not in each step
     with FlopCounterMode(display=False) as counter:
-        answer = network(*observed)
+        answer = network(*batch)
         if training:
-            redshifts = torch.full_like(observed.ebv_b, 0.1)
+            redshifts = torch.full((len(batch.images_bchw),), 0.1, device=batch.images_bchw.device)
             loss_of(case.recipe, bins, redshifts.device)(answer, redshifts).backward()  # type: ignore[no-untyped-call]
-    return float(counter.get_total_flops()) / len(observed.ebv_b)
+    return float(counter.get_total_flops()) / len(batch.images_bchw)
 
 
 def training_rows(case: Case, bench: Bench, limits: Limits) -> list[Row]:
     """Images a second in the epochs after the first, images on the device; and read from this machine's memory."""
     labelled = case.drawn(bench.images)
     network, bins = case.network(labelled, bench.device)
-    needed = flops(case, network, bins, Pixels(labelled, bench.device).take(np.arange(32))[0], training=True)
+    needed = flops(
+        case, network, bins, Pixels(labelled, bench.device, network.context).take(np.arange(32))[0], training=True
+    )
     rows = []
-    few = Pixels(case.drawn(1000), bench.device)
+    few = Pixels(case.drawn(1000), bench.device, network.context)
     there = resident(labelled, bench.device)
     for batch_size, images in ((case.recipe.batch_size, there), (LARGE_BATCH, there), (LARGE_BATCH, labelled)):
         network, bins = case.network(labelled, bench.device)
         recipe = replace(case.recipe, batch_size=batch_size)
-        problem = Problem(Pixels(images, bench.device), few, bins, recipe, 0, bench.device, World())
+        pixels = Pixels(images, bench.device, network.context)
+        problem = Problem(pixels, few, bins, recipe, 0, bench.device, World())
         run, use = Run(problem, network, lambda state: None, Rules(1e9)), Use()
         with use.watched(bench.device):
             run.train()
@@ -231,9 +234,15 @@ def inference_row(case: Case, bench: Bench, limits: Limits) -> Row:
     labelled = case.drawn(min(bench.images, 16 * LARGE_BATCH))
     network, bins = case.network(labelled, bench.device)
     parts = np.array_split(np.arange(len(labelled)), -(-len(labelled) // LARGE_BATCH))
-    batches = [Pixels(labelled, bench.device).take(part)[0] for part in parts]
-    needed = flops(case, network.eval(), bins, Pixels(labelled, bench.device).take(np.arange(32))[0], training=False)
-    rate = len(labelled) / bench.seconds(lambda: ask(network, batches))
+    batches = [Pixels(labelled, bench.device, network.context).take(part)[0] for part in parts]
+    needed = flops(
+        case,
+        network.eval(),
+        bins,
+        Pixels(labelled, bench.device, network.context).take(np.arange(32))[0],
+        training=False,
+    )
+    rate = len(labelled) / bench.seconds(lambda: run_network(network, batches))
     return f"inference, {case}, the network alone", f"{limits.flops / needed:.0f}", "", f"{rate:.0f}"
 
 
@@ -241,27 +250,29 @@ def step_rows(case: Case, bench: Bench, with_compiled: bool) -> list[Row]:
     """One step's gradients and optimizer: as torch starts them, recorded as a CUDA graph, and compiled."""
     size = case.recipe.batch_size
     labelled = case.drawn(size)
-    first, z_spec_b = Pixels(labelled, bench.device).take(np.arange(size))
+    first, z_spec_b = Pixels(labelled, bench.device, case.network(labelled, bench.device)[0].context).take(
+        np.arange(size)
+    )
 
     def steps(compiled: bool, recorded: bool) -> Callable[[], object]:
         network, bins = case.network(labelled, bench.device)
         optimizer, loss = make_optimizer(network, case.recipe), loss_of(case.recipe, bins, bench.device)
         called = torch.compile(network) if compiled else network
 
-        def step(observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
+        def step(batch: Batch, z_spec_b: torch.Tensor) -> torch.Tensor:
             optimizer.zero_grad(set_to_none=True)
             with autocast(bench.device, network.bfloat16_on_cpu):
-                answer = called(*observed)
+                answer = called(*batch)
             value = loss(answer, z_spec_b)
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             return value.detach()
 
         take = RecordedSteps(step) if recorded and bench.device.type == "cuda" else step
-        observed = network.measure(first)
+        batch = network.measure(first)
         for _ in range(5):
-            take(observed, z_spec_b)
-        return lambda: [take(observed, z_spec_b) for _ in range(20)]
+            take(batch, z_spec_b)
+        return lambda: [take(batch, z_spec_b) for _ in range(20)]
 
     plain, rows = bench.seconds(steps(False, False)), []
     for words, compiled, recorded in (
@@ -323,7 +334,8 @@ def reference_row(bench: Bench) -> Row:
     recipe = replace(recipe_for(case.name, REFERENCE_IMAGES), epochs=epochs if bench.device.type == "cuda" else 1)
     labelled = case.drawn(min(bench.images, REFERENCE_IMAGES))
     network, bins = case.network(labelled, bench.device)
-    pixels, few = (Pixels(resident(some, bench.device), bench.device) for some in (labelled, case.drawn(1000)))
+    samples = (labelled, case.drawn(1000))
+    pixels, few = (Pixels(resident(some, bench.device), bench.device, network.context) for some in samples)
     run = Run(Problem(pixels, few, bins, recipe, 0, bench.device, World()), network, lambda state: None, Rules(1e9))
     started = time.perf_counter()
     run.train()

@@ -41,8 +41,8 @@ from photoz.model.devices import choose_device, keep_freed_memory
 from photoz.model.light import Light
 from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
-from photoz.model.network import Network, Observed
-from photoz.model.redshift_model import ask
+from photoz.model.network import Batch, Network
+from photoz.model.redshift_model import run_network
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.runtime import World, usable_cores
@@ -83,8 +83,8 @@ class PlainResNet(Network):
         self.blocks = nn.Sequential(*(PlainBlock(a, b) for a, b in pairwise((widths[0], *widths))))
         self.head = nn.Linear(widths[-1], bins)
 
-    def features(self, observed: Observed) -> torch.Tensor:
-        pixels_bchw: torch.Tensor = self.blocks(functional.relu(self.stem(self.light.stretched(observed.images_bchw))))
+    def features(self, batch: Batch) -> torch.Tensor:
+        pixels_bchw: torch.Tensor = self.blocks(functional.relu(self.stem(self.light.stretched(batch.images_bchw))))
         return pixels_bchw.mean((2, 3))
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:
@@ -102,7 +102,8 @@ class Sample:
     def pixels(self, split: str) -> Pixels:
         """A split's galaxies, on the device."""
         labelled = self.splits[split]
-        return Pixels(resident(labelled, self.device) if self.device.type == "cuda" else labelled, self.device)
+        images = resident(labelled, self.device) if self.device.type == "cuda" else labelled
+        return Pixels(images, self.device, ["ebv"])
 
     @property
     def bins(self) -> RedshiftBins:
@@ -173,7 +174,7 @@ def epochs_for(sample: Sample, recipe: Recipe, build: Build, seconds: float) -> 
     assert isinstance(train.images, DecodedImages)
     count = min(TIMED_STEPS * recipe.batch_size, len(train))
     first = DecodedImages(train.images.stored[:count], train.images.table[:count], train.images.image)
-    few = Pixels(Labelled(first, train.z_spec[:count]), sample.device)
+    few = Pixels(Labelled(first, train.z_spec[:count]), sample.device, ["ebv"])
     short = run(sample, few, replace(recipe, epochs=2), build, 0)
     rate = float(short.progress.timings[-1]["train_images_per_s"])
     return max(1, round(seconds * rate / len(train)))
@@ -213,8 +214,8 @@ def cells(runs: list[Trained]) -> list[str]:
 def score(done: Run, sample: Sample) -> Validation:
     """The best epoch's weights on the test split."""
     pixels = sample.pixels("test")
-    batches = (observed for observed, _ in pixels.batches(np.array_split(np.arange(len(pixels)), 20)))
-    return validate(ask(done.best_network(), batches).answer, sample.bins, sample.splits["test"].z_spec, 0.0)
+    batches = (batch for batch, _ in pixels.batches(np.array_split(np.arange(len(pixels)), 20)))
+    return validate(run_network(done.best_network(), batches).answer, sample.bins, sample.splits["test"].z_spec, 0.0)
 
 
 def trees(catalog: pa.Table, bands: str) -> float:

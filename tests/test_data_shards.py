@@ -12,7 +12,7 @@ from PIL import Image
 from photoz.artifacts import Artifact, Ref, cache, load, open_store
 from photoz.data import Images, ShardSet, image_set, open_shards
 from photoz.data.batches import to_device
-from photoz.data.layout import reddening_of
+from photoz.data.layout import CONTEXT, ContextNumber, context_of
 from photoz.data.memory import available_bytes
 from photoz.errors import BadFormat, BadInput, TryAgain
 from photoz.runtime import World, cache_folder
@@ -82,7 +82,7 @@ def test_a_loaded_split_has_the_columns_that_are_computed_with_and_no_others(tmp
         shards = open_shards(make_shards(save_catalog(tmp_path / str(len(has)), galaxies, tmp_path), ShardSettings()))
         assert "mag_k" in shards.table().column_names
         assert set(shards.load("all", "memory").table.column_names) == has
-        assert np.isfinite(reddening_of(shards.load("all", "memory").table)).all() == ("ebv" in has)
+        assert np.isfinite(context_of(shards.load("all", "memory").table, ["ebv"])).all() == ("ebv" in has)
 
 
 def test_images_of_a_shard_are_those_of_the_files_in_the_order_of_its_table(jpegs: Artifact) -> None:
@@ -222,9 +222,18 @@ def test_an_index_whose_columns_are_of_other_types_is_refused(values: list[objec
 
 def test_reddening_is_nan_wherever_it_is_not_known() -> None:
     odd = pa.chunked_array([[None, 0.25], [float("nan"), float("inf"), 1e300, -0.01]])
-    np.testing.assert_allclose(reddening_of(pa.table({"ebv": odd})), [np.nan, 0.25, np.nan, np.nan, np.nan, -0.01])
+    np.testing.assert_allclose(
+        context_of(pa.table({"ebv": odd}), ["ebv"])[:, 0], [np.nan, 0.25, np.nan, np.nan, np.nan, -0.01]
+    )
     for table in (pa.table({"ebv": pa.nulls(2)}), pa.table({"ra": [1.0, 2.0]})):
-        np.testing.assert_array_equal(reddening_of(table), np.full(2, np.nan, np.float32))
+        np.testing.assert_array_equal(context_of(table, ["ebv"]), np.full((2, 1), np.nan, np.float32))
+
+
+def test_context_numbers_come_in_the_order_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONTEXT, "seeing", ContextNumber("psf_r", 60.0))
+    table = pa.table({"ebv": [0.1, None], "psf_r": [-9999.0, 1.25]})
+    np.testing.assert_allclose(context_of(table, ["seeing", "ebv"]), [[np.nan, 0.1], [1.25, np.nan]])
+    assert context_of(table, []).shape == (2, 0)
 
 
 def test_batches_reach_the_device_channels_last_in_their_own_type(jpegs: Artifact, arrays: Artifact) -> None:

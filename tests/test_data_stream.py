@@ -198,9 +198,9 @@ def test_pixels_hand_out_images_with_their_own_redshifts(shards: Artifact, whole
     z = np.arange(len(kept), dtype=np.float64)
     for images in (kept, streamed(shards, 0)):
         images.table = images.table.append_column("ebv", pa.array(z / 1000))
-        pixels = Pixels(Labelled(images, z), CPU).measured(torch.arange(len(kept))[:, None])
+        pixels = Pixels(Labelled(images, z), CPU, ["ebv"]).measured(torch.arange(len(kept))[:, None])
         parts = list(EpochPlan(len(kept), 10).batches(0))
-        for part, (observed, redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
-            assert np.array_equal(observed.images_bchw.numpy(), whole[part])
-            assert redshifts.tolist() == observed.measured_bf.flatten().tolist() == part.tolist()
-            np.testing.assert_allclose(observed.ebv_b.numpy(), part / 1000)
+        for part, (batch, redshifts) in zip(parts, pixels.batches(iter(parts)), strict=True):
+            assert np.array_equal(batch.images_bchw.numpy(), whole[part])
+            assert redshifts.tolist() == batch.measured_bf.flatten().tolist() == part.tolist()
+            np.testing.assert_allclose(batch.context_bk.numpy()[:, 0], part / 1000)

@@ -37,10 +37,10 @@ def test_images_that_stay_on_the_device_are_those_of_the_shards(there: bool, sha
     whole = np.asarray(every_image(source.load("train", "memory")))
     labelled = load_labelled(source, "train", "memory", CPU if there else None)
     assert len(labelled) == len(labelled.images) == source.count("train") == len(whole)
-    pixels = Pixels(labelled, CPU)
+    pixels = Pixels(labelled, CPU, ())
     parts = [np.array([3, 0, 3]), np.arange(len(whole)), np.arange(9)[::2]]
-    for part, (observed, z_spec_b) in zip(parts, pixels.batches(parts), strict=True):
-        np.testing.assert_array_equal(observed.images_bchw.numpy(), whole[part])
+    for part, (batch, z_spec_b) in zip(parts, pixels.batches(parts), strict=True):
+        np.testing.assert_array_equal(batch.images_bchw.numpy(), whole[part])
         np.testing.assert_allclose(z_spec_b.numpy(), labelled.z_spec[part], rtol=1e-6)
 
 

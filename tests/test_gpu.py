@@ -30,7 +30,7 @@ from photoz.train.run import Problem, Rules, Run, Save
 from photoz.train.sample import Labelled, load_labelled
 from photoz.train.state import Checkpoint
 from tests.shards_support import every_image, processes_decode
-from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, observed, train
+from tests.training_support import QUICK, batch_of, drawn_galaxies, drawn_shards, infer, train
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
 
@@ -74,7 +74,7 @@ def test_images_on_the_device_are_those_of_the_shards(
     whole = np.asarray(every_image(source.load("train", "memory")))
     assert fits_on(device, whole.nbytes)
     where = (source, "train", "never", device) if place == "device" else (source, "train", place)
-    pixels = Pixels(load_labelled(*where), device)  # type: ignore[arg-type]
+    pixels = Pixels(load_labelled(*where), device, ())  # type: ignore[arg-type]
     parts = np.array_split(np.random.default_rng(0).permutation(len(whole)), 7)
     for part, (found, _) in zip(parts, pixels.batches(parts), strict=True):
         assert found.images_bchw.device == device
@@ -109,7 +109,7 @@ def run_on(
     bins, scaling = RedshiftBins.covering(z, 40), InputScaling.of(images)
     layout = ImageFormat(format="npy", channels=3, height=32, width=32, dtype="uint8", source="files")
     rows = pa.table({"z_spec": z, "ebv": ebv})
-    pixels = Pixels(Labelled(DecodedImages(images, rows, layout), z), device)
+    pixels = Pixels(Labelled(DecodedImages(images, rows, layout), z), device, ["ebv"])
     torch.manual_seed(0)
     network = build_network(name, design(name, ImageShape(3, 32, 32), bins, recipe), scaling)
     network.to(device).prepare(pixels.take(np.arange(300))[0])
@@ -152,7 +152,7 @@ def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
     relative, absolute = (0.02, 0.0) if name == APERTURE_CNN else (0.2, 1e-3)
     np.testing.assert_allclose(found, expected, rtol=relative, atol=absolute)
     assert found[-1] < 0.8 * found[0]
-    assert recorded.network.uses_reddening == (name == APERTURE_CNN)
+    assert recorded.network.used_context == (("ebv",) if name == APERTURE_CNN else ())
 
 
 def test_a_training_goes_on_from_its_checkpoint(device: torch.device) -> None:
@@ -176,7 +176,7 @@ def test_menko2024_is_its_layers_one_after_the_other(device: torch.device) -> No
     torch.manual_seed(0)
     network = build_network(MENKO2024, {}, InputScaling.of(images))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = observed(to_device(images, device))
+    batch = batch_of(to_device(images, device))
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0  # statistics with which images differ
@@ -222,7 +222,7 @@ def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: to
     scaling, bins = InputScaling.of(images), RedshiftBins.covering(z, 40)
     recipe = recipe_for(APERTURE_CNN, 8000)
     sizes = design(APERTURE_CNN, ImageShape(3, 32, 32), bins, recipe)
-    batch, z_spec_b = observed(to_device(images, device)), torch.from_numpy(z).float().to(device)
+    batch, z_spec_b = batch_of(to_device(images, device)), torch.from_numpy(z).float().to(device)
     found = []
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:

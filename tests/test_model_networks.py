@@ -15,11 +15,11 @@ from photoz.model.light import Light, _asinh
 from photoz.model.menko2024 import Menko2024
 from photoz.model.names import APERTURE_CNN, MENKO2024, recipe_for
 from photoz.model.network import Network
-from photoz.model.redshift_model import ask
+from photoz.model.redshift_model import run_network
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import weights_of
 from photoz.model.scaling import InputScaling, stretch
-from tests.training_support import drawn_galaxies, observed
+from tests.training_support import batch_of, drawn_galaxies
 
 BINS = RedshiftBins(0.0, 0.5, 30)
 SHAPES = [
@@ -36,7 +36,7 @@ def fresh_network(name: str, images: np.ndarray) -> Network:
     torch.manual_seed(0)
     sizes = design(name, image, BINS, recipe_for(name, 5000))
     network = build_network(name, sizes, InputScaling.of(images))
-    network.prepare(observed(images))
+    network.prepare(batch_of(images))
     return network.eval()
 
 
@@ -44,7 +44,7 @@ def test_menko2024_has_the_reference_projects_3346657_parameters() -> None:
     images, _ = drawn_galaxies(8, (3, 128, 128), "uint8")
     network = fresh_network(MENKO2024, images)
     assert sum(weight.numel() for weight in weights_of(network).values()) == 3_346_657
-    assert network(*observed(images[:2])).shape == (2,)
+    assert network(*batch_of(images[:2])).shape == (2,)
 
 
 @pytest.mark.parametrize(("channels", "height", "width", "dtype"), SHAPES)
@@ -53,7 +53,7 @@ def test_every_network_takes_any_channels_size_and_type(
     name: str, channels: int, height: int, width: int, dtype: str
 ) -> None:
     images, _ = drawn_galaxies(40, (channels, height, width), dtype)
-    answer = fresh_network(name, images)(*observed(images))
+    answer = fresh_network(name, images)(*batch_of(images))
     assert torch.isfinite(answer).all()
     assert answer.shape == ((40,) if name == MENKO2024 else (recipe_for(name, 5000).members, 40, BINS.count))
 
@@ -115,7 +115,7 @@ def test_a_network_leaves_its_images_as_they_are(dtype: str) -> None:
     images, _ = drawn_galaxies(40, (3, 32, 32), dtype)
     as_float = images.astype(np.float32)
     network = fresh_network(APERTURE_CNN, images)
-    answers = [network(*observed(one)) for one in (images, as_float, as_float)]
+    answers = [network(*batch_of(one)) for one in (images, as_float, as_float)]
     assert torch.equal(answers[0], answers[2]) and torch.equal(answers[1], answers[2])
     assert np.array_equal(as_float, images)
 
@@ -124,10 +124,10 @@ def test_a_network_leaves_its_images_as_they_are(dtype: str) -> None:
 def test_batches_asked_at_once_give_the_same_bits_in_the_same_order(name: str) -> None:
     images, _ = drawn_galaxies(90, (3, 32, 32), "uint8")
     network, threads = fresh_network(name, images), torch.get_num_threads()
-    batches = [observed(part) for part in np.array_split(images, 7)]
+    batches = [batch_of(part) for part in np.array_split(images, 7)]
     try:
         torch.set_num_threads(1)
-        one_by_one, at_once = ask(network, batches), ask(network, batches, at_once=3)
+        one_by_one, at_once = run_network(network, batches), run_network(network, batches, at_once=3)
     finally:
         torch.set_num_threads(threads)
     assert len(at_once.answer) == 90
@@ -138,7 +138,7 @@ def test_batches_asked_at_once_give_the_same_bits_in_the_same_order(name: str) -
 def test_photometry_does_not_change_when_an_image_is_turned() -> None:
     images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
     network = fresh_network(APERTURE_CNN, images)
-    upright, turned = (observed(one) for one in (images, np.rot90(images, 1, (2, 3)).copy()))
+    upright, turned = (batch_of(one) for one in (images, np.rot90(images, 1, (2, 3)).copy()))
     photometry = network.photometry.features
     same = network.features(upright)[:, :photometry], network.features(turned)[:, :photometry]
     torch.testing.assert_close(*same, atol=1e-3, rtol=1e-3)
@@ -148,7 +148,7 @@ def test_what_was_measured_once_goes_with_an_image_in_all_orientations() -> None
     images, _ = drawn_galaxies(6, (3, 33, 33), "uint8")
     network = fresh_network(APERTURE_CNN, images).eval()
     nn.init.normal_(network.get_submodule("head.1").weight, std=0.05)  # which starts at 0, and lets nothing through
-    upright, turned = (observed(one) for one in (images, np.rot90(images, 1, (2, 3)).copy()))
+    upright, turned = (batch_of(one) for one in (images, np.rot90(images, 1, (2, 3)).copy()))
     measured = network.measure(upright)
     assert measured.measured_bf.shape == (6, network.measurements)
     assert torch.equal(network(*measured), network(*upright))
@@ -161,16 +161,16 @@ def test_what_was_measured_once_goes_with_an_image_in_all_orientations() -> None
 
 def last_features(network: Network, ebv: list[float]) -> list[float]:
     images = np.zeros((len(ebv), 3, 32, 32), np.uint8)
-    found: list[float] = network.features(observed(images, np.array(ebv)))[:, -1].tolist()
+    found: list[float] = network.features(batch_of(images, np.array(ebv)))[:, -1].tolist()
     return found
 
 
 def test_the_default_network_is_told_the_reddening_in_units_of_its_scatter_in_training() -> None:
     images, _ = drawn_galaxies(5, (3, 32, 32), "uint8")
     network = fresh_network(APERTURE_CNN, images)
-    assert not network.uses_reddening
-    network.prepare(observed(images, np.array([0.02, 0.04, np.nan, 0.06, np.nan])))
-    assert network.uses_reddening
+    assert network.used_context == ()
+    network.prepare(batch_of(images, np.array([0.02, 0.04, np.nan, 0.06, np.nan])))
+    assert network.used_context == ("ebv",)
     scatter = np.std([0.02, 0.04, 0.06], ddof=1)
     # Where it is unknown it counts as the mean, and absurd ones stay bounded.
     found = last_features(network, [0.04, 0.05, np.nan, 40.0, -40.0])
@@ -181,8 +181,8 @@ def test_the_default_network_is_told_the_reddening_in_units_of_its_scatter_in_tr
 def test_a_reddening_that_training_galaxies_do_not_tell_makes_no_difference(ebv: np.ndarray) -> None:
     images, _ = drawn_galaxies(8, (3, 32, 32), "uint8")
     network = fresh_network(APERTURE_CNN, images)
-    network.prepare(observed(images, ebv))
-    assert not network.uses_reddening
+    network.prepare(batch_of(images, ebv))
+    assert network.used_context == ()
     assert last_features(network, [0.01, 0.5, np.nan]) == [0, 0, 0]
 
 
@@ -193,7 +193,7 @@ def test_absurd_pixels_reach_the_head_as_bounded_numbers() -> None:
     strange[0, 0, 3, 3] = np.nan
     strange[1] = 1e30
     strange[2] = -np.inf
-    assert torch.isfinite(network(*observed(strange))).all()
+    assert torch.isfinite(network(*batch_of(strange))).all()
 
 
 def test_scaling_measures_sky_and_noise_below_the_galaxies() -> None:
@@ -241,7 +241,7 @@ def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pyte
     monkeypatch.setattr(devices, "has_bfloat16", lambda device_type: True)
     images, _ = drawn_galaxies(200, (3, 32, 32), "uint8")
     network = fresh_network(MENKO2024, images)
-    batch = observed(images)
+    batch = batch_of(images)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -255,7 +255,7 @@ def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pyte
     conv2d = menko2024.functional.conv2d
     with monkeypatch.context() as patched:
         patched.setattr(menko2024.functional, "conv2d", noted)
-        answer = ask(network, [batch]).answer
+        answer = run_network(network, [batch]).answer
     assert convolved == [torch.bfloat16] * 13
     rounded = torch.from_numpy(answer).to(torch.bfloat16).double().numpy()
     assert len(np.unique(answer)) > 190 and (answer != rounded).mean() > 0.9
@@ -265,7 +265,7 @@ def test_redshifts_are_float32_where_convolutions_are_bfloat16(monkeypatch: pyte
 
 def test_menko2024_is_its_layers_one_after_the_other() -> None:
     images, _ = drawn_galaxies(40, (3, 40, 32), "uint8")
-    network, batch = fresh_network(MENKO2024, images), observed(images)
+    network, batch = fresh_network(MENKO2024, images), batch_of(images)
     assert isinstance(network, Menko2024)
     for layer in network.convolutions:  # as after some training, and a convolution's bias counts, too
         if isinstance(layer, nn.BatchNorm2d):
@@ -290,8 +290,8 @@ def test_menko2024_is_its_layers_one_after_the_other() -> None:
 def test_the_default_network_computes_in_float32_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = drawn_galaxies(40, (3, 32, 32), "uint8")
     network = fresh_network(APERTURE_CNN, images)
-    found = ask(network, [observed(images)])
+    found = run_network(network, [batch_of(images)])
     monkeypatch.setattr(devices, "has_bfloat16", lambda device_type: True)
-    with_bfloat16 = ask(network, [observed(images)])
+    with_bfloat16 = run_network(network, [batch_of(images)])
     assert np.array_equal(found.answer, with_bfloat16.answer)
     assert np.array_equal(found.features_bf, with_bfloat16.features_bf)

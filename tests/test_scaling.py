@@ -30,7 +30,7 @@ from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.shards import ShardSettings
 from tests.shards_support import files_table, make_shards, save_catalog
-from tests.training_support import QUICK, drawn_galaxies, infer, observed, shards_of, train
+from tests.training_support import QUICK, batch_of, drawn_galaxies, infer, shards_of, train
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -45,7 +45,7 @@ def prepared(name: str, images: np.ndarray) -> Network:
     torch.manual_seed(0)
     image = ImageShape(*images.shape[1:])
     network = build_network(name, design(name, image, BINS, recipe_for(name, len(images))), InputScaling.of(images))
-    network.prepare(observed(images))
+    network.prepare(batch_of(images))
     return network.eval()
 
 
@@ -54,7 +54,7 @@ def features(name: str, pixels: bytes) -> np.ndarray:
     """What the head of a network made for these float32 images sees of some of them; an untrained head says nothing."""
     images = np.frombuffer(pixels, np.float32).reshape(-1, *SHAPE).copy()
     with torch.inference_mode():
-        return prepared(name, images).features(observed(images[:6])).numpy()
+        return prepared(name, images).features(batch_of(images[:6])).numpy()
 
 
 @pytest.mark.parametrize("name", [APERTURE_CNN, MENKO2024, "torchvision:resnet18"])
@@ -78,7 +78,7 @@ def test_a_network_sees_the_same_in_real_images_in_cgs_as_in_counts(name: str, s
     cgs = np.stack([np.load(path) for path in files])
     counts = (cgs.astype(np.float64) * 1e30).astype(np.float32)
     with torch.inference_mode():
-        expected, found = (prepared(name, these).features(observed(these[:6])).numpy() for these in (counts, cgs))
+        expected, found = (prepared(name, these).features(batch_of(these[:6])).numpy() for these in (counts, cgs))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     assert found.std(axis=0).max() > 0
 

@@ -21,7 +21,7 @@ from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.scaling import InputScaling
 from photoz.runtime import World
 from photoz.train import distributed
-from photoz.train.asking import measured
+from photoz.train.forward import measured
 from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import Labelled
@@ -59,7 +59,7 @@ def problem_of(count: int, world: World, shift_px: int = 0) -> tuple[Problem, Ne
     layout = ImageFormat(format="jpg", channels=3, height=SIDE_PX, width=SIDE_PX, dtype="uint8", source="files")
     stored = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     labelled = Labelled(DecodedImages(stored, pa.table({"z_spec": z, "ebv": z[::-1] / 5}), layout), z)
-    train, val = Pixels(labelled, CPU), Pixels(labelled, CPU)
+    train, val = (Pixels(labelled, CPU, ["ebv"]) for _ in range(2))
     recipe = replace(recipe_for(APERTURE_CNN, 8000), batch_size=20, augment=False, members=1, shift_px=shift_px)
     bins = RedshiftBins.covering(z, 40)
     torch.manual_seed(0)

@@ -44,8 +44,8 @@ if __name__ == "__main__":
 MEASURING, STEP, VALIDATION, CALIBRATION = (
     ("run", "module", "measured"),
     ("run", "module.Run", "_step"),
-    ("run", "module", "ask_on_first"),
-    ("finish", "module", "ask_on_first"),
+    ("run", "module", "run_on_first"),
+    ("finish", "module", "run_on_first"),
 )
 
 

@@ -24,7 +24,7 @@ from photoz.model.saved import load_model, model_files
 from photoz.model.scaling import InputScaling
 from tests.test_untrusted_bombs import little_memory
 from tests.test_untrusted_bytes import altered
-from tests.training_support import observed
+from tests.training_support import batch_of
 
 CPU = torch.device("cpu")
 __all__ = ["little_memory"]
@@ -37,7 +37,7 @@ def files_of(name: str) -> dict[str, bytes]:
     sizes = design(name, image, bins, recipe)
     network = build_network(name, sizes, scaling)
     with torch.no_grad():
-        features = network.features(observed(np.zeros((1, 3, 32, 32)))).shape[1]
+        features = network.features(batch_of(np.zeros((1, 3, 32, 32)))).shape[1]
     familiarity = Familiarity(np.zeros(features), np.eye(features))
     model = RedshiftModel(
         name=name,

@@ -9,7 +9,7 @@ import torch
 
 from photoz.artifacts import Artifact, Destination, Outcome, Ref, load
 from photoz.infer import InferSettings, infer_redshifts
-from photoz.model.network import Observed
+from photoz.model.network import Batch
 from photoz.shards import ShardSettings
 from photoz.train import TrainSettings, train_model
 from tests.shards_support import files_table, make_shards, save_catalog
@@ -33,12 +33,12 @@ def drawn_galaxies(count: int, shape: tuple[int, int, int], dtype: str, seed: in
     return images.astype(dtype), z
 
 
-def observed(images: np.ndarray | torch.Tensor, ebv: np.ndarray | None = None) -> Observed:
-    """Images (b, c, h, w) as a network is given them; without `ebv` nobody knows their reddening."""
+def batch_of(images: np.ndarray | torch.Tensor, ebv: np.ndarray | None = None) -> Batch:
+    """Images (b, c, h, w) as a network is given them; without `ebv` their reddening is unknown."""
     images_bchw = torch.as_tensor(images)
     if ebv is None:
-        return Observed.without_reddening(images_bchw)
-    return Observed.unmeasured(images_bchw, torch.from_numpy(ebv.astype(np.float32)))
+        return Batch.without_context(images_bchw)
+    return Batch.of(images_bchw, torch.from_numpy(ebv.astype(np.float32))[:, None])
 
 
 def drawn_shards(

@@ -1,11 +1,12 @@
 """The shape of a shard set: file names, index columns, and what its images look like. No IO here.
 
-Letters in names of arrays: b image, c channel, h row, w column.
+Letters in names of arrays: b image, c channel, h row, w column, k context number.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,22 @@ from photoz.errors import BadFormat
 FAILURES = "failures.parquet"
 ALL = "all"  # the split of galaxies that have none, and the word for every shard there is
 MOST_VALUES = 2**26  # of one image, as 8192 x 8192: more is no stamp of a galaxy
-COMPUTED_WITH = ("object_id", "ra", "dec", "z_spec", "ebv")  # columns; a catalogue may lack the last two
-_MOST_REDDENING = 1000.0  # mag: more, or an infinite one, is no measurement
 DTYPES = {"uint8": "|u1", "int16": "<i2", "float32": "<f4"}
+
+
+class ContextNumber(NamedTuple):
+    """A number of each galaxy that networks may take beside its image."""
+
+    column: str  # of the index
+    most: float  # a larger size, or an infinite one, is no measurement
+
+
+# By the name that a network asks for it by.
+CONTEXT = {
+    "ebv": ContextNumber("ebv", 1000.0),  # Galactic reddening E(B-V), mag
+}
+# Columns that training and inference need; a catalogue may lack all but the first three.
+COMPUTED_WITH = ("object_id", "ra", "dec", "z_spec", *(number.column for number in CONTEXT.values()))
 
 MEMBER_COLUMNS = ("key", "offset", "length", "json_offset", "json_length")
 BANDS = ("u", "g", "r", "i", "z")
@@ -63,12 +77,14 @@ def check_columns(rows: pa.Table, where: str) -> None:
             )
 
 
-def reddening_of(rows: pa.Table) -> NDArray[np.float32]:
-    """Galactic reddening E(B-V) of an index's rows, mag, (b,); NaN where unknown."""
-    if "ebv" not in rows.column_names:
-        return np.full(len(rows), np.nan, np.float32)
-    ebv = pc.cast(rows["ebv"], pa.float64()).to_numpy(zero_copy_only=False)
-    return np.where(np.abs(ebv) < _MOST_REDDENING, ebv, np.nan).astype(np.float32)
+def context_of(rows: pa.Table, names: Sequence[str]) -> NDArray[np.float32]:
+    """Context numbers of an index's rows by name, (b, k); NaN where unknown."""
+    context_bk = np.full((len(rows), len(names)), np.nan, np.float32)
+    for k, (column, most) in enumerate(CONTEXT[name] for name in names):
+        if column in rows.column_names:
+            values_b = pc.cast(rows[column], pa.float64()).to_numpy(zero_copy_only=False)
+            context_bk[:, k] = np.where(np.abs(values_b) < most, values_b, np.nan)
+    return context_bk
 
 
 @dataclass(frozen=True, kw_only=True)

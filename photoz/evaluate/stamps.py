@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from photoz.data.layout import ImageFormat, reddening_of
+from photoz.data.layout import ImageFormat, context_of
 from photoz.data.shard_set import ShardBatch, ShardSet
 from photoz.runtime import check_stop
 
@@ -115,10 +115,10 @@ def stamp_features(
     for batch, rows in batches(shards, names, wanted):
         all_ids = batch.table["object_id"].to_pylist()
         ids += [all_ids[row] for row in rows]
-        ebv_b = np.nan_to_num(reddening_of(batch.table))
+        ebv_b1 = np.nan_to_num(context_of(batch.table, ("ebv",)))
         for i in range(0, len(rows), 256):
             part = rows[i : i + 256]
-            found.append(np.column_stack([colours(batch.images_bchw[part]), ebv_b[part]]))
+            found.append(np.column_stack([colours(batch.images_bchw[part]), ebv_b1[part]]))
         if most is not None and len(ids) >= most:
             break
     if not found:

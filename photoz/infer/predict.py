@@ -18,14 +18,14 @@ from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import on_device, to_device
-from photoz.data.layout import ALL, reddening_of
+from photoz.data.layout import ALL, context_of
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
 from photoz.infer.settings import InferSettings
 from photoz.model.devices import choose_device, describe_device, keep_freed_memory
-from photoz.model.network import Observed
+from photoz.model.network import Batch
 from photoz.model.orientation import orientations_of
-from photoz.model.redshift_model import RedshiftModel, ask
+from photoz.model.redshift_model import RedshiftModel, run_network
 from photoz.model.registry import ImageShape
 from photoz.model.saved import load_model
 from photoz.ordered import in_order
@@ -118,25 +118,25 @@ class _Predictions:
         if not len(index):  # its galaxies have no images
             none = np.empty(0, np.bool_)
             return Answers(np.empty((0, trained.bins.count)), np.empty(0), none, none)
-        reddening_b = reddening_of(index)
-        ebv_b = to_device(reddening_b, self.device)
+        network = trained.network
+        context_bk = to_device(context_of(index, network.context), self.device)
         turns = orientations_of(image.height, image.width) if self.settings.tta else (0,)
         blank: list[torch.Tensor] = []
 
-        def looked_at() -> Iterator[Observed]:
+        def looked_at() -> Iterator[Batch]:
             start = 0
             for images_bchw in self._batches(name):
                 blank.append(are_blank(images_bchw))
-                yield Observed.unmeasured(images_bchw, ebv_b[start : start + len(images_bchw)])
+                yield Batch.of(images_bchw, context_bk[start : start + len(images_bchw)])
                 start += len(images_bchw)
 
-        found = ask(trained.network, looked_at(), turns, self.batches_at_once)
+        found = run_network(network, looked_at(), turns, self.batches_at_once)
         scores_b = trained.familiarity.score(found.features_bf)
-        no_reddening_b = ~np.isfinite(reddening_b) & trained.network.uses_reddening
+        lacks_context_b = np.isnan(context_of(index, network.used_context)).any(axis=1)
         pdf_bz = trained.pdf(found.answer)
         # The answer by itself, too: to make a PDF an infinite redshift is clipped to the bins.
         check_finite({"answer": found.answer, "PDF": pdf_bz, "ood_score": scores_b.astype(np.float32)}, index, name)
-        return Answers(pdf_bz, scores_b, torch.cat(blank).cpu().numpy(), no_reddening_b)
+        return Answers(pdf_bz, scores_b, torch.cat(blank).cpu().numpy(), lacks_context_b)
 
     def _batches(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""

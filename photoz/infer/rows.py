@@ -46,7 +46,7 @@ class Answers:
     pdf_bz: Floats
     ood_score_b: Floats
     blank_b: NDArray[np.bool_]
-    no_reddening_b: NDArray[np.bool_]
+    lacks_context_b: NDArray[np.bool_]  # a number beside the image that the model uses is unknown
 
 
 def prediction_table(index: pa.Table, answers: Answers, bins: RedshiftBins, model_sha256: str) -> pa.Table:
@@ -129,6 +129,6 @@ def _flags(answers: Answers, lo68_b: Floats, hi68_b: Floats, edges_e: Floats) ->
         (at_edge_b, Flag.AT_BIN_EDGE),
         (answers.ood_score_b > OOD_LIMIT, Flag.UNFAMILIAR),
         (answers.blank_b, Flag.BLANK),
-        (answers.no_reddening_b, Flag.NO_REDDENING),
+        (answers.lacks_context_b, Flag.NO_REDDENING),
     )
     return np.asarray(sum(where_b * int(flag) for where_b, flag in said), np.int32)

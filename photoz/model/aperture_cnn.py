@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from photoz.model.light import Light
-from photoz.model.network import Network, Observed
+from photoz.model.network import Batch, Network
 from photoz.model.scaling import InputScaling
 
 
@@ -201,9 +201,10 @@ class ApertureCNN(Network):
         self.light = Light(scaling, shape.softenings)
         self.photometry = AperturePhotometry(scaling.channels, shape, self.light)
         self.trunk = Trunk(scaling.channels, shape)
+        self.context = ("ebv",) if shape.reddening else ()
         self.reddening = Reddening() if shape.reddening else None
         self.members = shape.members
-        into = self.photometry.features + self.trunk.features + int(shape.reddening)
+        into = self.photometry.features + self.trunk.features + len(self.context)
         self.hidden = nn.Sequential(
             nn.Dropout(shape.dropout),
             MemberLinear(shape.members, into, shape.hidden, 1.6),
@@ -215,16 +216,16 @@ class ApertureCNN(Network):
         self.head = nn.Sequential(nn.Dropout(shape.dropout), MemberLinear(shape.members, shape.hidden, shape.bins, 0.0))
 
     @property
-    def uses_reddening(self) -> bool:
-        """Not if it is unknown, or the same, for all training galaxies."""
-        return self.reddening is not None and bool(self.reddening.per_mag)
+    def used_context(self) -> tuple[str, ...]:
+        """No E(B-V) where it was unknown, or the same, for all training galaxies."""
+        return self.context if self.reddening is not None and self.reddening.per_mag else ()
 
-    def prepare(self, observed: Observed) -> None:
+    def prepare(self, batch: Batch) -> None:
         """Take the scale of each photometric feature, and of E(B-V), from training galaxies, before training starts."""
         with torch.no_grad():
-            self.photometry.standardise_by(self.light.linear(self.light.signal(observed.images_bchw)))
+            self.photometry.standardise_by(self.light.linear(self.light.signal(batch.images_bchw)))
             if self.reddening is not None:
-                self.reddening.standardise_by(observed.ebv_b)
+                self.reddening.standardise_by(batch.context_bk[:, 0])
 
     @property
     def measurements(self) -> int:
@@ -232,19 +233,19 @@ class ApertureCNN(Network):
         return self.photometry.features
 
     @torch.no_grad()
-    def measure(self, observed: Observed) -> Observed:
+    def measure(self, batch: Batch) -> Batch:
         """With photometry in round apertures: it is the same in all orientations."""
-        if observed.measured_bf.shape[1]:
-            return observed
-        with torch.autocast(observed.images_bchw.device.type, enabled=False):  # magnitudes need more than 8 bits
-            signal_bchw = self.light.signal(observed.images_bchw)
-            return observed._replace(measured_bf=self.photometry(self.light.linear(signal_bchw)))
+        if batch.measured_bf.shape[1]:
+            return batch
+        with torch.autocast(batch.images_bchw.device.type, enabled=False):  # magnitudes need more than 8 bits
+            signal_bchw = self.light.signal(batch.images_bchw)
+            return batch._replace(measured_bf=self.photometry(self.light.linear(signal_bchw)))
 
-    def features(self, observed: Observed) -> torch.Tensor:
+    def features(self, batch: Batch) -> torch.Tensor:
         """What the members see, (b, f): photometry, the trunk's pooled planes, then E(B-V)."""
-        found = [self.measure(observed).measured_bf, self.trunk(self.light.stretched(observed.images_bchw))]
+        found = [self.measure(batch).measured_bf, self.trunk(self.light.stretched(batch.images_bchw))]
         if self.reddening is not None:
-            found.append(self.reddening(observed.ebv_b))
+            found.append(self.reddening(batch.context_bk[:, 0]))
         return torch.cat(found, 1)
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from photoz.model.batch_norm import batch_normalised
 from photoz.model.light import Light
-from photoz.model.network import Network, Observed
+from photoz.model.network import Batch, Network
 from photoz.model.scaling import InputScaling
 
 # (output channels, kernel) of each convolution; blocks are parted by 2x2 max pools.
@@ -49,9 +49,9 @@ class Menko2024(Network):
         self.convolutions = nn.Sequential(*layers)
         self.dense = nn.Linear(into, 1)
 
-    def features(self, observed: Observed) -> torch.Tensor:
+    def features(self, batch: Batch) -> torch.Tensor:
         """What the dense layer sees, (b, f)."""
-        x = self.light.stretched(observed.images_bchw)
+        x = self.light.stretched(batch.images_bchw)
         layers = iter(self.convolutions)
         for layer in layers:
             x = _normalised(x, layer, next(layers)) if isinstance(layer, nn.Conv2d) else layer(x)

@@ -16,7 +16,7 @@ from photoz.model.calibration import Calibration
 from photoz.model.devices import autocast
 from photoz.model.familiarity import Familiarity
 from photoz.model.names import Recipe
-from photoz.model.network import Network, Observed
+from photoz.model.network import Batch, Network
 from photoz.model.orientation import turned
 from photoz.model.registry import ImageShape
 from photoz.model.residuals import ResidualSpread
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What a network says of each image, before calibration: (b, z) masses or (b,) redshifts, and (b, f) features."""
+    """What a network says of each galaxy, before calibration: (b, z) masses or (b,) redshifts, and (b, f) features."""
 
     answer: Floats
     features_bf: Floats
@@ -54,29 +54,29 @@ class RedshiftModel:
         return self.calibration.apply(self.spread.pdf(answer, self.bins.edges) if self.spread else answer)
 
 
-def ask(
-    network: Network, batches: Iterable[Observed], orientations: Sequence[int] = (0,), at_once: int = 1
+def run_network(
+    network: Network, batches: Iterable[Batch], orientations: Sequence[int] = (0,), at_once: int = 1
 ) -> NetworkOutput:
-    """Run the network in evaluation mode over batches on its device, some at a time.
+    """Run the network in evaluation mode over batches on its device, `at_once` at a time.
 
-    Answers are means over the images in these orientations, of which the first one's features are given.
+    Answers are means over the images in these orientations; features are those of the first orientation.
     """
     network.eval()
 
     @torch.inference_mode()
-    def ask_one(observed: Observed) -> tuple[Floats, Floats]:
+    def run_one(batch: Batch) -> tuple[Floats, Floats]:
         found = []
-        with autocast(observed.images_bchw.device, network.bfloat16_on_cpu):
-            observed = network.measure(observed)  # once for all orientations
+        with autocast(batch.images_bchw.device, network.bfloat16_on_cpu):
+            batch = network.measure(batch)  # once for all orientations
             for orientation in orientations:
-                turned_bchw = turned(observed.images_bchw, orientation) if orientation else observed.images_bchw
-                features_bf = network.features(observed._replace(images_bchw=turned_bchw))
+                turned_bchw = turned(batch.images_bchw, orientation) if orientation else batch.images_bchw
+                features_bf = network.features(batch._replace(images_bchw=turned_bchw))
                 found.append((masses_of(network.answer_float32(features_bf)), features_bf))
         answer = torch.stack([answer for answer, _ in found]).mean(0)
         return _as_floats(answer), _as_floats(found[0][1].float())
 
-    asked = map(ask_one, batches) if at_once == 1 else in_order(ask_one, batches, at_once)
-    answers, features = zip(*asked, strict=True)
+    results = map(run_one, batches) if at_once == 1 else in_order(run_one, batches, at_once)
+    answers, features = zip(*results, strict=True)
     return NetworkOutput(np.concatenate(answers), np.concatenate(features))
 
 

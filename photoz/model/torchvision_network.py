@@ -9,7 +9,7 @@ from torch import nn
 
 from photoz.errors import BadInput
 from photoz.model.light import Light
-from photoz.model.network import Network, Observed
+from photoz.model.network import Batch, Network
 from photoz.model.scaling import InputScaling
 
 # Outputs beside the one that counts, with weights of their own.
@@ -35,22 +35,22 @@ class TorchvisionNetwork(Network):
         self.backbone = torchvision.models.get_model(name, weights=None, num_classes=bins, **_NO_EXTRAS.get(name, {}))
         _accept_channels(self.backbone, scaling.channels, name)
 
-    def prepare(self, observed: Observed) -> None:
+    def prepare(self, batch: Batch) -> None:
         """See whether it takes such images: some are made for one size, or for none as small as stamps."""
         self.eval()
         try:
             with torch.no_grad():
-                self(*(values[:1] for values in observed))
+                self(*(values[:1] for values in batch))
         except torch.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            size = "{}x{} px".format(*observed.images_bchw.shape[2:])
+            size = "{}x{} px".format(*batch.images_bchw.shape[2:])
             raise BadInput(f"model 'torchvision:{self.name}': does not take images of {size}: {reason}") from None
 
-    def features(self, observed: Observed) -> torch.Tensor:
+    def features(self, batch: Batch) -> torch.Tensor:
         """The logits: the one output that all of torchvision's classifiers share, (b, f)."""
-        logits_bz: torch.Tensor = self.backbone(self.light.stretched(observed.images_bchw))
+        logits_bz: torch.Tensor = self.backbone(self.light.stretched(batch.images_bchw))
         return logits_bz
 
     def answer(self, features_bf: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ def write_card(
 | artifact | the version of `model/{facts["name"]}` with fingerprint `{facts["fingerprint"]}` |
 | parameters | {parameters:,} |
 | images | {model.image}, {model.scaling.dtype} |
-| Galactic reddening | {"an input: E(B-V) of each galaxy" if model.network.uses_reddening else "not an input"} |
+| Galactic reddening | {"an input: E(B-V) of each galaxy" if "ebv" in model.network.used_context else "not an input"} |
 | redshift bins | {bins.count} of equal width in log(1 + z), {bins.low:.4f} to {bins.high:.4f} |
 
 ## Training data

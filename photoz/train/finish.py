@@ -12,7 +12,7 @@ from photoz.model.redshift_model import RedshiftModel
 from photoz.model.registry import ImageShape
 from photoz.model.residuals import ResidualSpread
 from photoz.model.scaling import InputScaling
-from photoz.train.asking import ask_on_first, in_batches
+from photoz.train.forward import in_batches, run_on_first
 from photoz.train.run import Problem
 from photoz.train.validation import Validation, validate
 
@@ -35,10 +35,10 @@ def finish(blueprint: Blueprint, network: Network, problem: Problem) -> tuple[Re
     Rank 0 has the result, the others None. Raises Preempted on all ranks if one is to stop.
     """
     world, device = problem.world, problem.device
-    val = ask_on_first(network, problem.val, in_batches(len(problem.val)), world, device)
+    val = run_on_first(network, problem.val, in_batches(len(problem.val)), world, device)
     chosen = np.arange(0, len(problem.train), -(-len(problem.train) // _FAMILIARITY_IMAGES))
     parts = np.array_split(chosen, len(in_batches(len(chosen))))
-    train = ask_on_first(network, problem.train, parts, world, device)
+    train = run_on_first(network, problem.train, parts, world, device)
     if val is None or train is None:
         return None
     z_spec_b = problem.val.z_spec_b.double().cpu().numpy()

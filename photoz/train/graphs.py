@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import torch
 
-from photoz.model.network import Observed
+from photoz.model.network import Batch
 
 # Changes the weights by a batch and its redshifts (b,), both on the device; returns the loss.
-Step = Callable[[Observed, torch.Tensor], torch.Tensor]
+Step = Callable[[Batch, torch.Tensor], torch.Tensor]
 
 _AS_IS = 3  # steps of each batch size before it is recorded: libraries choose kernels and set themselves up in them
 
@@ -28,16 +28,16 @@ class RecordedSteps:
         self._taken: Counter[int] = Counter()
         self._graphs: dict[int, _Recorded] = {}
 
-    def __call__(self, observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
+    def __call__(self, batch: Batch, z_spec_b: torch.Tensor) -> torch.Tensor:
         """Take the step; its loss is good until the next step."""
         size = len(z_spec_b)
         if size in self._graphs:
-            return self._graphs[size].play(observed, z_spec_b)
+            return self._graphs[size].play(batch, z_spec_b)
         if self._taken[size] < _AS_IS:
             self._taken[size] += 1
-            return self._step(observed, z_spec_b)
-        self._graphs[size] = _Recorded(self._step, observed, z_spec_b, next(iter(self._graphs.values()), None))
-        return self._graphs[size].play(observed, z_spec_b)
+            return self._step(batch, z_spec_b)
+        self._graphs[size] = _Recorded(self._step, batch, z_spec_b, next(iter(self._graphs.values()), None))
+        return self._graphs[size].play(batch, z_spec_b)
 
 
 class _Recorded:
@@ -46,15 +46,15 @@ class _Recorded:
     What it computes on the way lies where `other` keeps the same: batch sizes take turns.
     """
 
-    def __init__(self, step: Step, observed: Observed, z_spec_b: torch.Tensor, other: "_Recorded | None") -> None:
-        self._observed, self._z_spec_b = Observed(*map(torch.empty_like, observed)), torch.empty_like(z_spec_b)
+    def __init__(self, step: Step, batch: Batch, z_spec_b: torch.Tensor, other: "_Recorded | None") -> None:
+        self._batch, self._z_spec_b = Batch(*map(torch.empty_like, batch)), torch.empty_like(z_spec_b)
         self._graph = torch.cuda.CUDAGraph()
         pool = other._graph.pool() if other else None
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._loss = step(self._observed, self._z_spec_b)
+            self._loss = step(self._batch, self._z_spec_b)
 
-    def play(self, observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
-        for own, given in zip(self._observed, observed, strict=True):
+    def play(self, batch: Batch, z_spec_b: torch.Tensor) -> torch.Tensor:
+        for own, given in zip(self._batch, batch, strict=True):
             own.copy_(given)
         self._z_spec_b.copy_(z_spec_b)
         self._graph.replay()

@@ -132,16 +132,18 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     if settings.shuffle_labels:
         train, val = shuffled(train, settings.seed), shuffled(val, settings.seed)
     bins = RedshiftBins.covering(train.z_spec, settings.bins)
-    pixels = Pixels(train, device)
     some = evenly(len(train), InputScaling.MOST_IMAGES)
-    scaling = replace(InputScaling.of(pixels.take(some)[0].images_bchw.cpu().numpy()), unit=source.image.unit)
+    scaling = replace(
+        InputScaling.of(Pixels(train, device, ()).take(some)[0].images_bchw.cpu().numpy()), unit=source.image.unit
+    )
     image = ImageShape(source.image.channels, source.image.height, source.image.width)
     blueprint = Blueprint(settings.model, design(settings.model, image, bins, task.recipe), image, scaling)
     torch.manual_seed(settings.seed)
     network = build_network(blueprint.name, blueprint.sizes, scaling)
-    problem = Problem(pixels, Pixels(val, device), bins, task.recipe, settings.seed, device, world)
+    pixels, val_pixels = (Pixels(labelled, device, network.context) for labelled in (train, val))
+    problem = Problem(pixels, val_pixels, bins, task.recipe, settings.seed, device, world)
     network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
-    log.info("Galactic reddening E(B-V): %s", "told to the network" if network.uses_reddening else "not used")
+    log.info("Galactic reddening E(B-V): %s", "an input" if "ebv" in network.used_context else "not used")
     run = Run(problem, network, lambda state: kept.save(state.progress.steps_done, state.encode()), rules)
     saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None
     saved = distributed.from_first(saved, world, device)

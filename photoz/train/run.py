@@ -14,11 +14,11 @@ from photoz.errors import BadInput, Preempted
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import Recipe
-from photoz.model.network import Network, Observed
+from photoz.model.network import Batch, Network
 from photoz.runtime import World, stop_requested
 from photoz.train import distributed
-from photoz.train.asking import ask_on_first, in_batches, measured
 from photoz.train.augment import turn_at_random
+from photoz.train.forward import in_batches, measured, run_on_first
 from photoz.train.gradients import Average, averaging
 from photoz.train.graphs import RecordedSteps
 from photoz.train.losses import BinnedLoss, Loss, squared_error
@@ -131,15 +131,15 @@ class Run:
         network.train()
         self.clock.start()
         wanted = self.plan.batches(at.epoch, at.step)
-        for observed, z_spec_b in self._train.batches(wanted):
+        for batch, z_spec_b in self._train.batches(wanted):
             self.clock.lap("data_wait")
             bar.advance(self.plan.step_size(at.step))
-            self._step(network, observed, z_spec_b)
+            self._step(network, batch, z_spec_b)
             self._note(bar)
         for part, seconds in self.clock.seconds.items():
             self.spent[part] = self.spent.get(part, 0.0) + seconds
 
-    def _step(self, network: torch.nn.Module, observed: Observed, z_spec_b: torch.Tensor) -> None:
+    def _step(self, network: torch.nn.Module, batch: Batch, z_spec_b: torch.Tensor) -> None:
         """One optimizer step. Nothing in it waits for the device, unless it is a step with a look.
 
         Raises Preempted at a stop, and BadInput after a loss that is not finite.
@@ -147,15 +147,12 @@ class Run:
         at, recipe, world = self.progress, self.problem.recipe, self.problem.world
         generator = self._seeded()
         if recipe.augment:
-            observed = observed._replace(images_bchw=turn_at_random(observed.images_bchw, generator, recipe.shift_px))
+            batch = batch._replace(images_bchw=turn_at_random(batch.images_bchw, generator, recipe.shift_px))
         rate = learning_rate(recipe, at.steps_done, self.steps)
         set_rate(self.optimizer, rate)
         # The mean over ranks is to be the mean over galaxies, also where one rank has a galaxy more than another.
         weight = len(z_spec_b) * world.size / self.plan.step_size(at.step)
-        if self._recorded:
-            loss = self._recorded(observed, z_spec_b)
-        else:
-            loss = self._backward(network, observed, z_spec_b, weight)
+        loss = self._recorded(batch, z_spec_b) if self._recorded else self._backward(network, batch, z_spec_b, weight)
         self._unseen.append((loss * len(z_spec_b), len(z_spec_b)))
         looks = (at.step + 1) % self.look_every == 0 or at.step + 1 == self.plan.steps
         told = self._to_tell() if looks else []
@@ -173,9 +170,9 @@ class Run:
             self._save()
         self.clock.lap("rest")
 
-    def _whole_step(self, observed: Observed, z_spec_b: torch.Tensor) -> torch.Tensor:
+    def _whole_step(self, batch: Batch, z_spec_b: torch.Tensor) -> torch.Tensor:
         """Gradients of a batch and what the weights make of them; returns the mean loss."""
-        loss = self._backward(self.network, observed, z_spec_b, 1.0)
+        loss = self._backward(self.network, batch, z_spec_b, 1.0)
         self._change_weights()
         return loss
 
@@ -184,19 +181,17 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM, foreach=True)
         self.optimizer.step()
 
-    def _backward(
-        self, network: torch.nn.Module, observed: Observed, z_spec_b: torch.Tensor, weight: float
-    ) -> torch.Tensor:
+    def _backward(self, network: torch.nn.Module, batch: Batch, z_spec_b: torch.Tensor, weight: float) -> torch.Tensor:
         """Gradients of the mean loss times `weight`, some images at a time if so asked; returns the mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = -(-len(z_spec_b) // (self.rules.micro_batch or len(z_spec_b)))
         total = torch.zeros((), device=self.problem.device)
-        chunks = list(zip(*(values.tensor_split(parts) for values in (*observed, z_spec_b)), strict=True))
-        for number, (*observed_part, z_spec) in enumerate(chunks, 1):
+        chunks = list(zip(*(values.tensor_split(parts) for values in (*batch, z_spec_b)), strict=True))
+        for number, (*batch_part, z_spec) in enumerate(chunks, 1):
             # With several CUDA devices gradients travel during the last backward pass only.
             with distributed.gradients_kept_here(network, number < len(chunks)):
                 with autocast(self.problem.device, self.network.bfloat16_on_cpu):
-                    answer = network(*observed_part)
+                    answer = network(*batch_part)
                 share = len(z_spec) / len(z_spec_b)
                 loss = self.loss(answer, z_spec)
                 (loss * (share * weight)).backward()  # type: ignore[no-untyped-call]
@@ -259,10 +254,10 @@ class Run:
     def _validate(self) -> Validation | None:
         """Score the averaged weights, on rank 0. Raises BadInput for no finite answer, Preempted at a stop."""
         val, world = self._val, self.problem.world
-        asked = ask_on_first(self.average.network, val, in_batches(len(val)), world, self.problem.device)
-        if asked is None:
+        output = run_on_first(self.average.network, val, in_batches(len(val)), world, self.problem.device)
+        if output is None:
             return None
-        answer = asked.answer
+        answer = output.answer
         as_logits = torch.from_numpy(np.log(np.maximum(answer, 1e-30))[None] if answer.ndim == 2 else answer)
         loss = float(self.loss(as_logits.float().to(self.problem.device), val.z_spec_b))
         found = validate(answer, self.problem.bins, val.z_spec_b.double().cpu().numpy(), loss)
