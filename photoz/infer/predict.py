@@ -132,7 +132,7 @@ class _Predictions:
 
         found = run_network(network, looked_at(), turns, self.batches_at_once)
         scores_b = trained.familiarity.score(found.features_bf)
-        lacks_context_b = np.isnan(context_of(index, network.used_context)).any(axis=1)
+        lacks_context_b = np.asarray(np.isnan(context_of(index, network.used_context)).any(axis=1))
         pdf_bz = trained.pdf(found.answer)
         # The answer by itself, too: to make a PDF an infinite redshift is clipped to the bins.
         check_finite({"answer": found.answer, "PDF": pdf_bz, "ood_score": scores_b.astype(np.float32)}, index, name)
