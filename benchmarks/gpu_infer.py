@@ -15,7 +15,7 @@ from benchmarks.computing import jpeg_shards
 from benchmarks.ratios import Row
 from photoz.artifacts import Destination, Ref, load, open_store
 from photoz.data import open_shards, shard_set
-from photoz.data.decode import MOST_THREADS
+from photoz.data.locations import MOST_THREADS
 from photoz.data.workers import usual_workers
 from photoz.infer import InferSettings, infer_redshifts
 from photoz.runtime import TaskSlice, usable_cores

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,10 @@ from PIL import Image
 
 from benchmarks.ratios import Cost, Row, alternated, print_table, ratio
 from photoz.artifacts import Artifact, Destination
-from photoz.data import EpochPlan, open_shards
+from photoz.data import EpochPlan, ImageFormat, open_shards
+from photoz.data.decode import stored_shape
 from photoz.data.image_set import DecodedImages, Images, StreamedImages
+from photoz.data.locations import Locations, MemberReader
 from photoz.runtime import usable_cores
 from photoz.shards import ShardSettings, build_shards
 from tests.shards_support import files_table, make_shards, own_path, save_catalog
@@ -89,26 +91,38 @@ def usual_pipeline(shards: Artifact) -> Callable[[], None]:
     return run
 
 
-def read_all(images: Images, plan: EpochPlan, shuffled: bool = False) -> Callable[[], None]:
-    """An epoch of this loader: uint8 batches, in the shards' order as the pipeline beside it, or as training asks."""
-
-    def parts() -> Iterable[NDArray[np.int64]]:
-        return plan.batches(0) if shuffled else np.array_split(np.arange(plan.samples), plan.steps)
+def read_here(locations: Locations, image: ImageFormat, plan: EpochPlan, shuffled: bool = False) -> Callable[[], None]:
+    """An epoch of this loader in this process: uint8 batches, in the shards' order, or in that of training."""
+    out = np.empty((plan.samples // plan.steps + 1, *stored_shape(image)), image.dtype)
 
     def run() -> None:
-        for _ in images.batches(parts()):
+        with MemberReader(image) as reader:
+            for part in plan.batches(0) if shuffled else in_order(plan):
+                reader.read_into(locations[part], out[: len(part)])
+
+    return run
+
+
+def read_all(images: Images, plan: EpochPlan) -> Callable[[], None]:
+    """An epoch of this loader: uint8 batches in the shards' order."""
+
+    def run() -> None:
+        for _ in images.batches(in_order(plan)):
             pass
 
     return run
 
 
+def in_order(plan: EpochPlan) -> list[NDArray[np.int64]]:
+    """The plan's samples in the shards' order, in as many batches."""
+    return np.array_split(np.arange(plan.samples), plan.steps)
+
+
 def loader_figures(shards: Artifact, rounds: int) -> list[Row]:
     """Rows of the table about reading."""
     source = open_shards(shards)
-    streams = {
-        workers: StreamedImages(source._locations("train"), source.table("train"), source.image, source._held, workers)
-        for workers in (0, 1)
-    }
+    locations = source._held_locations("train")
+    streamed = StreamedImages(locations, source.table("train"), source.image, source._held, 1)
     raw = source.load("train", "disk")
     assert isinstance(raw, DecodedImages)
     plan = EpochPlan(len(raw), BATCH)
@@ -118,16 +132,15 @@ def loader_figures(shards: Artifact, rounds: int) -> list[Row]:
     found = alternated(
         {
             "decode": decode_all(jpegs),
-            "ours": read_all(streams[0], plan),
-            "shuffled": read_all(streams[0], plan, shuffled=True),
+            "ours": read_here(locations, source.image, plan),
+            "shuffled": read_here(locations, source.image, plan, shuffled=True),
             "usual": usual_pipeline(shards),
-            "worker": read_all(streams[1], plan),
+            "worker": read_all(streamed, plan),
             "raw": read_all(raw, plan),
         },
         rounds,
     )
-    for images in streams.values():
-        images.close()
+    streamed.close()
 
     def cpu_us(one: Cost) -> float:
         return 1e6 * one.cpu / len(jpegs)

@@ -3,19 +3,20 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from photoz.artifacts import Artifact
-from photoz.data import ShardSet, decoders, open_shards, shard_set
+from photoz.data import open_shards, shard_set
 from photoz.data.decode import as_bchw
-from photoz.data.locations import Locations
+from photoz.data.workers import Workers
 from photoz.errors import BadFormat, TryAgain
 from photoz.infer import predict
 from photoz.shards import ShardSettings
@@ -30,6 +31,8 @@ from tests.shards_support import (
 from tests.training_support import QUICK, drawn_shards, infer, train
 
 IMAGES = 60
+Process = multiprocessing.process.BaseProcess
+Images = Callable[[str], np.ndarray]  # of a shard
 
 
 def shards_of(folder: Path, samples_per_shard: int) -> Artifact:
@@ -45,18 +48,20 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(autouse=True)
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     processes_decode(monkeypatch)
-    monkeypatch.setattr(decoders, "_IMAGES_A_PART", 3)
+    monkeypatch.setattr(shard_set, "_SLOT_IMAGES", 3)
 
 
-def started(before: set[multiprocessing.process.BaseProcess]) -> list[multiprocessing.process.BaseProcess]:
+def started(before: set[Process]) -> list[Process]:
     return list(set(multiprocessing.active_children()) - before)
 
 
 @pytest.fixture
-def decoding(shards: Artifact) -> Iterator[tuple[ShardSet, list[multiprocessing.process.BaseProcess]]]:
+def decoding(
+    shards: Artifact,
+) -> Iterator[tuple[Callable[[str], np.ndarray], list[multiprocessing.process.BaseProcess]]]:
     source, before = open_shards(shards), set(multiprocessing.active_children())
-    with source.decoding(IMAGES):
-        yield source, started(before)
+    with source.workers(IMAGES) as workers:
+        yield partial(source.images, workers=workers), started(before)
 
 
 def test_processes_give_threads_the_images_that_this_process_decodes(shards: Artifact) -> None:
@@ -64,11 +69,11 @@ def test_processes_give_threads_the_images_that_this_process_decodes(shards: Art
     names = alone.shard_names("train")
     expected = [alone.images(name) for name in names]
     source, before = open_shards(shards), set(multiprocessing.active_children())
-    with source.decoding(IMAGES), ThreadPoolExecutor(4) as pool:
+    with source.workers(IMAGES) as workers, ThreadPoolExecutor(4) as pool:
         processes = started(before)
         assert len(processes) == 2
         for _ in range(5):
-            found = list(pool.map(source.images, names))
+            found = list(pool.map(partial(source.images, workers=workers), names))
             assert all(map(np.array_equal, found, expected))
     for process in processes:
         process.join(20)
@@ -82,14 +87,13 @@ def test_few_images_or_few_cores_are_for_threads(
 ) -> None:
     monkeypatch.setattr(shard_set, name, limit)
     source, before = open_shards(shards), set(multiprocessing.active_children())
-    with source.decoding(IMAGES):
-        assert not started(before)
-        assert len(source.images("train-000000"))
+    with source.workers(IMAGES) as workers:
+        assert workers is None and not started(before)
 
 
 def test_a_split_that_is_kept_is_decoded_so(shards: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = every_image(open_shards(shards).load("train", "never"))
-    monkeypatch.setattr(shard_set, "decode_members", None)  # nothing is decoded here
+    monkeypatch.setattr(shard_set, "read_in_threads", None)  # nothing is decoded here
     assert np.array_equal(every_image(open_shards(shards).load("train", "memory")), expected)
 
 
@@ -97,12 +101,12 @@ def test_a_broken_image_is_named_and_others_are_still_decoded(shards: Artifact) 
     source = open_shards(shards)
     images = source.samples("train-000000")
     out = np.empty((images, 64, 64, 3), np.uint8)
-    with source.artifact.local("train-000000.tar") as path, closing(decoders.Decoders(2, source.image)) as found:
-        members = source._members("train-000000", images, path.stat().st_size)
-        whole = replace(Locations.of([path], [members]), keys=members.keys)
+    with source.artifact.local("train-000000.tar") as path, closing(Workers(source.image, 2, 3)) as found:
+        whole = source._locations("train-000000", path, images)
+        assert whole.keys is not None
         broken = replace(whole, offset_s=whole.offset_s + np.where(np.arange(images) == 7, 64, 0))
         for _ in range(3):
-            with pytest.raises(BadFormat, match=rf"train-000000: {members.keys[7]}.jpg: .*; verify it"):
+            with pytest.raises(BadFormat, match=rf"train-000000: {whole.keys[7]}.jpg: .*; verify it"):
                 found.read_into(broken, out)
             out[:] = 0
             found.read_into(whole, out)
@@ -114,17 +118,17 @@ def test_predictions_are_the_same_whoever_decodes(tmp_path: Path, monkeypatch: p
     drawn = drawn_shards(tmp_path, 90, samples_per_shard=10)
     model = train(drawn, replace(QUICK, epochs=1))
     here = infer(model, drawn, name="here")
-    monkeypatch.setattr(predict, "_decoding", lambda source, pieces, device: source.decoding(IMAGES))  # as on a GPU
-    monkeypatch.setattr(shard_set, "decode_members", None)
+    monkeypatch.setattr(predict, "_decoding", lambda source, pieces, device: source.workers(IMAGES))  # as on a GPU
+    monkeypatch.setattr(shard_set, "read_in_threads", None)
     assert infer(model, drawn, name="there").payload_sha256 == here.payload_sha256
 
 
 def test_a_process_that_is_killed_is_a_failure_that_passes(
-    decoding: tuple[ShardSet, list[multiprocessing.process.BaseProcess]],
+    decoding: tuple[Images, list[Process]],
 ) -> None:
-    source, processes = decoding
-    assert len(source.images("train-000000")) and processes[0].pid
+    images, processes = decoding
+    assert len(images("train-000000")) and processes[0].pid
     os.kill(processes[0].pid, signal.SIGKILL)
     processes[0].join(20)
     with pytest.raises(TryAgain, match="was killed"):
-        source.images("train-000001")
+        images("train-000001")

@@ -14,6 +14,7 @@ from photoz.data import Images, ShardSet, image_set, open_shards
 from photoz.data.batches import to_device
 from photoz.data.layout import CONTEXT, ContextNumber, context_of
 from photoz.data.memory import available_bytes
+from photoz.data.workers import Workers
 from photoz.errors import BadFormat, BadInput, TryAgain
 from photoz.runtime import World, cache_folder
 from photoz.shards import ShardSettings
@@ -135,9 +136,9 @@ def test_the_cache_file_is_decoded_once_and_again_if_it_is_damaged(
     decoded: list[str] = []
     read_images = ShardSet.read_images
 
-    def counted(self: ShardSet, shard: str, out: np.ndarray) -> None:
+    def counted(self: ShardSet, shard: str, out: np.ndarray, workers: Workers | None = None) -> None:
         decoded.append(shard)
-        read_images(self, shard, out)
+        read_images(self, shard, out, workers)
 
     monkeypatch.setattr(ShardSet, "read_images", counted)
     first = shards.load("train")

@@ -19,8 +19,8 @@ from photoz.artifacts import Artifact, Destination, Draft, Ref, load, open_store
 from photoz.artifacts.manifest import sha256_hex
 from photoz.artifacts.parquet import read_bounded
 from photoz.artifacts.refs import manifest_key
-from photoz.data.decode import Members, decode_members
 from photoz.data.layout import ImageFormat
+from photoz.data.locations import Locations, read_in_threads
 from photoz.data.shard_set import open_shards
 from photoz.errors import BadFormat, BadInput
 from photoz.images.formats import read_array
@@ -127,10 +127,13 @@ def test_a_jpeg_of_other_dimensions_or_of_a_thousand_scans_is_refused_by_its_hea
         noise_jpeg(1, 32),
     ],
 )
-def test_a_member_that_is_not_the_picture_declared_is_named(member: bytes) -> None:
+def test_a_member_that_is_not_the_picture_declared_is_named(member: bytes, tmp_path: Path) -> None:
     out = np.empty((1, 64, 64, 3), np.uint8)
+    (tmp_path / "s.tar").write_bytes(member)
+    index = pa.table({"key": ["a"], "offset": [0], "length": [len(member)]})
+    where = Locations.of_shard(str(tmp_path / "s.tar"), "s", index, len(member))
     with pytest.raises(BadFormat, match=r"s: a\.jpg: "):
-        decode_members(member, Members("s", ["a"], [0], [len(member)]), ANY_IMAGE, out)
+        read_in_threads(where, ANY_IMAGE, out)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_a_member_that_is_not_the_picture_declared_is_named(member: bytes) -> No
 )
 def test_an_index_that_points_elsewhere_is_refused(columns: dict[str, list[Any]], what: str) -> None:
     with pytest.raises(BadFormat, match=what):
-        Members.of("train-000000", pa.table(columns), 100)
+        Locations.of_shard("train-000000.tar", "train-000000", pa.table(columns), 100)
 
 
 @pytest.mark.parametrize(

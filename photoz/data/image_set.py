@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, cycle
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -16,8 +16,7 @@ from photoz.data.decode import Indices, Stored, as_bchw, stored_shape
 from photoz.data.layout import ImageFormat
 from photoz.data.locations import Locations, MemberReader
 from photoz.data.memory import available_bytes
-from photoz.data.ring import Ring
-from photoz.data.workers import usual_workers
+from photoz.data.workers import Workers, usual_workers
 from photoz.runtime import world
 
 MEMORY_SHARE = 0.5  # of the memory still free; the rest is for the network, the optimizer and the page cache
@@ -39,7 +38,7 @@ class Images(Protocol):
         """A copy of the images at `indices`, (b, c, h, w); JPEGs are channels-last in memory."""
 
     def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
-        """take_bchw of each part, in order, made ahead where that takes work; each is good until the next but one."""
+        """take_bchw of each part, in order, prefetched where that takes work; each stays valid for two iterations."""
 
 
 @dataclass
@@ -63,23 +62,24 @@ class DecodedImages:
 
 
 class StreamedImages:
-    """Images that are decoded each time they are asked for, from shards that `held` keeps on this machine."""
+    """Images that are decoded anew for each batch, from shards that `held` keeps on this machine."""
 
     def __init__(
         self, locations: Locations, table: pa.Table, image: ImageFormat, held: ExitStack, workers: int | None = None
     ) -> None:
-        self.table, self.image, self._held = table, image, held
-        self._reader = MemberReader(locations, image)
-        self._workers = usual_workers() if workers is None else workers
-        self._ring: tuple[Ring, int] | None = None  # and how many images fit into its slots
+        self.table, self.image = table, image
+        self._locations, self._held = locations, held
+        self._count = workers or usual_workers()
+        self._workers: Workers | None = None
 
     def __len__(self) -> int:
-        return len(self._reader.locations)
+        return len(self._locations)
 
     def take_bchw(self, indices: Indices) -> Stored:
         """See Images. In this process."""
         out = np.empty((len(indices), *stored_shape(self.image)), self.image.dtype)
-        self._reader.read_into(indices, out)
+        with MemberReader(self.image) as reader:
+            reader.read_into(self._locations[indices], out)
         return as_bchw(out, self.image)
 
     def batches(self, parts: Iterable[Indices]) -> Iterator[Stored]:
@@ -88,33 +88,21 @@ class StreamedImages:
         first = next(stream, None)
         if first is None:
             return
-        # Sizes differ by one at most within an epoch.
-        if not self._workers:
-            yield from self._read_here(chain([first], stream), len(first) + 1)
-            return
-        for stored in self._ring_for(len(first) + 1).batches(chain([first], stream)):
+        workers = self._workers_for(len(first) + 1)  # sizes differ by one at most within an epoch
+        for stored in workers.read(self._locations[part] for part in chain([first], stream)):
             yield as_bchw(stored, self.image)
 
-    def _read_here(self, parts: Iterable[Indices], most: int) -> Iterator[Stored]:
-        # Memory that was used before is there already: the system would have to clear new pages.
-        for part, out in zip(
-            parts, cycle(np.empty((2, most, *stored_shape(self.image)), self.image.dtype)), strict=False
-        ):
-            self._reader.read_into(part, out[: len(part)])
-            yield as_bchw(out[: len(part)], self.image)
-
-    def _ring_for(self, images: int) -> Ring:
-        if self._ring is None or self._ring[1] < images:
+    def _workers_for(self, images: int) -> Workers:
+        if self._workers is None or self._workers.slot_images < images:
             self.close()
-            self._ring = Ring(self._reader.locations, self.image, self._workers, images), images
-        return self._ring[0]
+            self._workers = Workers(self.image, self._count, images, keep_open=True)
+        return self._workers
 
     def close(self) -> None:
-        """Let the workers go and close the tars."""
-        if self._ring:
-            self._ring[0].close()
-        self._ring = None
-        self._reader.close()
+        """End the workers."""
+        if self._workers:
+            self._workers.close()
+        self._workers = None
 
 
 def choose_place(wanted: int) -> Place:
@@ -131,7 +119,7 @@ def decoded(place: Place, fill: Fill, shape: Sequence[int], dtype: str, identity
     """An array of `shape`, filled by `fill` or found filled.
 
     In this process's memory, or a read-only map of a file in the cache folder named after `identity`, filled once by
-    whoever comes first.
+    the first process that needs it.
     """
     if place == "memory":
         images = np.empty(shape, dtype)

@@ -37,8 +37,6 @@ def load_resident(shards: ShardSet, split: str, device: torch.device) -> Residen
     log.info("%s: %d images, decoded once and kept on the GPU: %.2g GB", split, count, count * image.image_bytes / 1e9)
     kind = torch.from_numpy(np.empty(0, image.dtype)).dtype
     stored = torch.empty((count, *stored_shape(image)), dtype=kind, device=device)
-    for name, place in shards.to_decode(split):
-        decoded = np.empty((place.stop - place.start, *stored_shape(image)), image.dtype)
-        shards.read_images(name, decoded)
-        stored[place] = torch.from_numpy(decoded).to(device)
+    for place, images in shards.decode(split):
+        stored[place] = torch.from_numpy(images).to(device)
     return ResidentImages(stored, shards.table(split, shards.computed_with), image)

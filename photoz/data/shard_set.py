@@ -3,9 +3,10 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 
 from photoz import progress
 from photoz.artifacts import Artifact
-from photoz.data.decode import MOST_THREADS, Members, Stored, as_bchw, decode_members, stored_shape
-from photoz.data.decoders import Decoders
+from photoz.data.decode import Stored, as_bchw, stored_shape
 from photoz.data.image_set import DecodedImages, Images, Place, StreamedImages, choose_place, decoded
 from photoz.data.layout import (
     ALL,
@@ -27,8 +27,8 @@ from photoz.data.layout import (
     split_of,
     tar_name,
 )
-from photoz.data.locations import Locations, allow_open_files
-from photoz.data.workers import usual_workers
+from photoz.data.locations import MOST_THREADS, Locations, allow_open_files, read_in_threads
+from photoz.data.workers import Workers, usual_workers
 from photoz.errors import BadFormat, BadInput
 from photoz.ordered import in_order
 from photoz.runtime import check_stop
@@ -37,6 +37,7 @@ log = logging.getLogger("photoz.data")
 
 TAR_BLOCK = 512
 PROCESSES_FROM = 50_000  # images
+_SLOT_IMAGES, _SLOT_BYTES = 64, 2**23  # of a worker that decodes whole shards
 MOST_SHARD_BYTES = 2**35  # of one shard's decoded images
 _PLACES = {
     "memory": "decoded once into {:.2g} GB of memory",
@@ -63,7 +64,6 @@ class ShardSet:
         self.image = ImageFormat.from_summary(artifact.summary.get("image"))
         self._shards = [name.removesuffix(".tar") for name in artifact.names("*.tar")]
         self._held = ExitStack()
-        self._decoders: Decoders | None = None
         self.splits: tuple[str, ...] = tuple(sorted({split_of(name) for name in self._shards}))
 
     def shard_names(self, split: str = ALL) -> list[str]:
@@ -113,38 +113,30 @@ class ShardSet:
         """Decode one shard. Raises BadFormat if the tar does not hold what its index says."""
         return ShardBatch(shard, self.images(shard), self.rows(shard))
 
-    def images(self, shard: str) -> NDArray[np.generic]:
+    def images(self, shard: str, workers: Workers | None = None) -> NDArray[np.generic]:
         """One shard's images, (b, c, h, w), in index order; see read_shard."""
-        out = np.empty((self.samples(shard), *stored_shape(self.image)), self.image.dtype)
-        self.read_images(shard, out)
+        out = self._empty(self.samples(shard))
+        self.read_images(shard, out, workers)
         return as_bchw(out, self.image)
 
-    def read_images(self, shard: str, out: NDArray[np.generic]) -> None:
-        """Decode one shard's images into `out`, (b, *stored_shape), in index order."""
+    def read_images(self, shard: str, out: Stored, workers: Workers | None = None) -> None:
+        """Decode one shard's images into `out`, (b, *stored_shape), in index order: by `workers`, else in threads."""
         with self.artifact.local(tar_name(shard)) as path:
-            decoders = self._decoders
-            if decoders:
-                members = self._members(shard, len(out), path.stat().st_size)
-                decoders.read_into(replace(Locations.of([path], [members]), keys=members.keys), out)
-                return
-            tar = path.read_bytes()
-        decode_members(tar, self._members(shard, len(out), len(tar)), self.image, out)
+            where = self._locations(shard, path, len(out))
+            if workers:
+                workers.read_into(where, out)
+            else:
+                read_in_threads(where, self.image, out)
 
-    @contextmanager
-    def decoding(self, images: int) -> Iterator[None]:
-        """Have processes decode within it, where they are done sooner with so many images than threads.
+    def workers(self, images: int) -> AbstractContextManager[Workers | None]:
+        """Processes for read_images, where they decode that many images sooner than threads; else None.
 
         They take as long to start as threads to decode some 20,000 images.
         """
         if images < PROCESSES_FROM or usual_workers() <= MOST_THREADS:
-            yield
-            return
-        self._decoders = Decoders(usual_workers(), self.image)
-        try:
-            yield
-        finally:
-            self._decoders.close()
-            self._decoders = None
+            return nullcontext()
+        slot_images = max(1, min(_SLOT_IMAGES, _SLOT_BYTES // self.image.image_bytes))
+        return closing(Workers(self.image, usual_workers(), slot_images))
 
     def load(self, split: str, place: Place | Literal["auto"] = "auto") -> Images:
         """A split's images, decoded once into memory or a file of the cache, or never; "auto" goes by their size."""
@@ -155,46 +147,54 @@ class ShardSet:
         log.info("%s: %d images, %s", split, shape[0], _PLACES[place].format(size / 1e9))
         table = self.table(split, self.computed_with)
         if place == "never":
-            return StreamedImages(self._locations(split), table, self.image, self._held)
+            return StreamedImages(self._held_locations(split), table, self.image, self._held)
         identity = f"{self.artifact.payload_sha256[:32]}-{split}"
-        stored = decoded(place, lambda out: self._decode(split, out), shape, self.image.dtype, identity)
+        stored = decoded(place, lambda out: self._decode_into(split, out), shape, self.image.dtype, identity)
         return DecodedImages(stored, table, self.image)
 
-    def to_decode(self, split: str) -> Iterator[tuple[str, slice]]:
-        """Each shard of a split and the place of its images in it, to be decoded before the next is asked for."""
-        images = self.count(split)
-        with progress.stage(f"decode {split}", total=images, unit="images") as bar, self.decoding(images):
+    def decode(self, split: str, out: Stored | None = None) -> Iterator[tuple[slice, Stored]]:
+        """Decode a split shard by shard: the shard's place in the split and its images, (b, *stored_shape).
+
+        They are a part of `out` where that is given. Raises BadFormat for a broken image, Preempted.
+        """
+        total = self.count(split)
+        with progress.stage(f"decode {split}", total=total, unit="images") as bar, self.workers(total) as workers:
             start = 0
             for name in self.shard_names(split):
                 check_stop()
-                end = start + self.samples(name)
-                yield name, slice(start, end)
-                bar.advance(end - start)
-                start = end
+                count = self.samples(name)
+                place = slice(start, start + count)
+                images = self._empty(count) if out is None else out[place]
+                self.read_images(name, images, workers)
+                yield place, images
+                bar.advance(count)
+                start += count
 
-    def _decode(self, split: str, out: Stored) -> None:
-        for name, place in self.to_decode(split):
-            self.read_images(name, out[place])
+    def _empty(self, images: int) -> Stored:
+        return np.empty((images, *stored_shape(self.image)), self.image.dtype)
 
-    def _locations(self, split: str) -> Locations:
+    def _decode_into(self, split: str, out: Stored) -> None:
+        for _ in self.decode(split, out):
+            pass
+
+    def _held_locations(self, split: str) -> Locations:
         """Where a split's images lie, its tars held on this machine for as long as this shard set is there."""
         names = self.shard_names(split)
         allow_open_files(len(names))  # a file of the cache is held by an open one
-        paths, members = [], []
+        found = []
         with progress.stage(f"fetch {split}", total=len(names), unit="shards") as bar:
             for name in names:
                 check_stop()
                 path = self._held.enter_context(self.artifact.local(tar_name(name)))
-                paths.append(path)
-                members.append(self._members(name, self.samples(name), path.stat().st_size))
+                found.append(self._locations(name, path, self.samples(name)))
                 bar.advance(1)
-        return Locations.of(paths, members)
+        return Locations.joined(found)
 
-    def _members(self, shard: str, count: int, tar_bytes: int) -> Members:
+    def _locations(self, shard: str, tar: Path, count: int) -> Locations:
         index = self.artifact.table(index_name(shard), ["key", "offset", "length"])
         if len(index) != count:
             raise BadFormat(f"{self.artifact.ref}: {index_name(shard)} has {len(index)} rows, not {count}")
-        return Members.of(f"{self.artifact.ref}: {shard}", index, tar_bytes)
+        return Locations.of_shard(str(tar), f"{self.artifact.ref}: {shard}", index, tar.stat().st_size)
 
 
 def open_shards(artifact: Artifact) -> ShardSet:

@@ -19,6 +19,7 @@ from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import on_device, to_device
 from photoz.data.layout import ALL, context_of
+from photoz.data.workers import Workers
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
 from photoz.infer.settings import InferSettings
@@ -52,17 +53,19 @@ def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, d
         if device.type == "cpu":
             keep_freed_memory()
         mine = draft.todo(pieces)
-        with _decoding(source, mine, device):
+        with _decoding(source, mine, device) as workers:  # they start while a GPU does
             trained.network.to(device)
             at_once, batches_at_once = _share_cores(len(mine), device)
-            makes = _Predictions(source, trained, settings, draft, model.payload_sha256, device, batches_at_once)
+            makes = _Predictions(
+                source, workers, trained, settings, draft, model.payload_sha256, device, batches_at_once
+            )
             _make_all(mine, makes, at_once)
         return _commit(draft, source, pieces, trained, settings)
 
 
-def _decoding(source: ShardSet, pieces: list[str], device: torch.device) -> AbstractContextManager[None]:
-    """Processes that decode, which start while a GPU does; not on a CPU, whose cores the network needs."""
-    return source.decoding(sum(map(source.samples, pieces))) if device.type == "cuda" else nullcontext()
+def _decoding(source: ShardSet, pieces: list[str], device: torch.device) -> AbstractContextManager[Workers | None]:
+    """Processes that decode, for a GPU; not on a CPU, whose cores the network needs."""
+    return source.workers(sum(map(source.samples, pieces))) if device.type == "cuda" else nullcontext()
 
 
 def _make_all(pieces: list[str], makes: "_Predictions", at_once: int) -> None:
@@ -93,6 +96,7 @@ class _Predictions:
     """What makes the pieces. Several threads use it at once."""
 
     source: ShardSet
+    workers: Workers | None  # that decode; None for threads
     trained: RedshiftModel
     settings: InferSettings
     draft: Draft
@@ -141,7 +145,7 @@ class _Predictions:
     def _batches(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
         size = self.settings.images_a_batch(self.device.type, math.prod(self.source.image.shape))
-        images_bchw = self.source.images(name)
+        images_bchw = self.source.images(name, self.workers)
 
         def parts() -> Iterator[NDArray[np.generic]]:
             for at in range(0, len(images_bchw), size):

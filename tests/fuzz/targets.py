@@ -23,8 +23,9 @@ from photoz.artifacts.parquet import BROKEN, read_bounded
 from photoz.artifacts.receipts import PieceReceipt, encode, read_receipt
 from photoz.artifacts.refs import Ref, data_prefix
 from photoz.catalog.moc import read_moc
-from photoz.data.decode import Members, decode_members, stored_shape
+from photoz.data.decode import stored_shape
 from photoz.data.layout import ImageFormat
+from photoz.data.locations import Locations, read_in_threads
 from photoz.errors import BadFormat, PhotozError
 from photoz.images.formats import read_array
 from photoz.images.picture import NoCutout, check_jpeg
@@ -103,8 +104,11 @@ def _read_member(data: bytes) -> None:
     offset, length = struct.unpack("<qq", data[:16].ljust(16, b"\0"))
     index = pa.table({"key": ["a", "b"], "offset": [offset, offset], "length": [length, length]})
     image = _JPEG if data[16:18] == b"\xff\xd8" else _ARRAY
-    members = Members.of("train-000000", index, len(data) - 16)
-    decode_members(data[16:], members, image, np.empty((2, *stored_shape(image)), image.dtype))
+    with tempfile.NamedTemporaryFile() as tar:
+        tar.write(data[16:])
+        tar.flush()
+        where = Locations.of_shard(tar.name, "train-000000", index, len(data) - 16)
+        read_in_threads(where, image, np.empty((2, *stored_shape(image)), image.dtype))
 
 
 _MEMBERS = (
@@ -174,7 +178,7 @@ def _read_index(data: bytes) -> None:
         index = read_bounded(data, ["key", "offset", "length"])
     except BROKEN as error:
         raise BadFormat(str(error)[:300]) from None
-    Members.of("train-000000", index, 10_000)
+    Locations.of_shard("train-000000.tar", "train-000000", index, 10_000)
 
 
 _INDEX = pa.table({"key": ["a", "b"], "offset": [512, 2048], "length": [700, 700], "ra": [1.0, None]})
