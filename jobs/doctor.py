@@ -23,7 +23,7 @@ from photoz import runtime
 from photoz.artifacts import open_store
 from photoz.artifacts.probe import check_conditional_create
 from photoz.errors import PhotozError
-from photoz.surveys import TABLE, open_survey
+from photoz.surveys import TABLE, survey_named
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -49,7 +49,7 @@ class Finding:
 
 def doctor(
     store: Annotated[str, flag("store", "Object store to check.", metavar="URL")] = JobOptions.store,
-    survey: Annotated[str, flag("survey", "Survey to check: embedded, sdss-dr17 or table.")] = "embedded",
+    survey: Annotated[str, flag("survey", "Survey to check, or table.", metavar="NAME")] = "embedded",
     as_json: Annotated[bool, typer.Option("--json", help="JSON for scripts instead of a table.")] = False,
 ) -> None:
     """Check store, credentials, conditional writes, survey, GPU, NCCL and disk, and say what to do.
@@ -115,8 +115,9 @@ def _survey(name: str) -> Finding:
     if name == TABLE:
         return Finding("survey", "ok", "your own table; no server is asked")
     try:
-        with open_survey(name) as survey:
-            reply = requests.get(survey.base_url, timeout=REPLY_LIMIT_S)
+        survey = survey_named(name, also=(TABLE,))
+        with survey.open(None) as opened:
+            reply = requests.get(opened.base_url, timeout=REPLY_LIMIT_S)
     except PhotozError as error:
         return Finding("survey", "fail", str(error))
     except requests.RequestException as error:

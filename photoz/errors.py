@@ -62,7 +62,7 @@ class Preempted(PhotozError):
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean sdss-dr17?` for the known name that is closest to `word`; nothing where none is close.
+    """`; did you mean val?` for the known name that is closest to `word`; nothing where none is close.
 
     A `prefix` that all have is left out of the comparison: it would make them all look alike.
     """

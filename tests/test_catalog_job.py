@@ -21,12 +21,12 @@ from photoz.catalog import CatalogSettings, build_catalog
 from photoz.catalog import pages as catalog_pages
 from photoz.catalog.cleaning import drop_duplicates
 from photoz.catalog.moc import MOST_COVER_BOXES
-from photoz.catalog.regions import Box
-from photoz.catalog.selections import MGS, SELECTIONS, SkyQuery, photometric_query, spectroscopic_query
 from photoz.errors import BadInput, ExitCode
+from photoz.regions import Box
 from photoz.runtime import TaskSlice
 from photoz.sky import open_embedded_sky
-from photoz.surveys.sdss.skyserver import SkyServer
+from photoz.surveys.sdss.queries import SdssQuery, sky_query
+from photoz.surveys.sdss.selections import MGS, SELECTIONS
 
 LONGEST_QUERY = 2000  # characters, encoded: web servers' usual limit on a query string is 2048
 
@@ -410,20 +410,20 @@ def test_a_job_that_died_goes_on_where_it_was(sky: str, file_store: Store, monke
     undisturbed = build(file_store, "undisturbed", survey_url=sky)
     monkeypatch.setattr(catalog_pages, "PAGE_ROWS", 300)
     fetched: list[int] = []
-    fetch_page = catalog_pages.fetch_page
+    fetch_page = SdssQuery.page
 
-    def dying(server: SkyServer, query: SkyQuery, low: int, high: int) -> pa.Table:
+    def dying(query: SdssQuery, low: int, high: int) -> pa.Table:
         if len(fetched) == 3:
             raise KeyboardInterrupt
         fetched.append(low)
-        return fetch_page(server, query, low, high)
+        return fetch_page(query, low, high)
 
-    monkeypatch.setattr(catalog_pages, "fetch_page", dying)
+    monkeypatch.setattr(SdssQuery, "page", dying)
     with pytest.raises(KeyboardInterrupt):
         build(file_store, survey_url=sky)
     assert list(file_store.list("catalog/c/v")) == []
     first, fetched[:] = list(fetched), [-1]
-    monkeypatch.setattr(catalog_pages, "fetch_page", lambda *asked: fetched.append(asked[2]) or fetch_page(*asked))
+    monkeypatch.setattr(SdssQuery, "page", lambda *asked: fetched.append(asked[1]) or fetch_page(*asked))
     resumed = build(file_store, survey_url=sky)
     assert resumed.payload_sha256 == undisturbed.payload_sha256
     assert not set(first) & set(fetched)
@@ -504,6 +504,6 @@ def test_a_sky_that_fails_now_and_then_gives_the_same_catalogue(sky: str, file_s
 
 @pytest.mark.parametrize("selection", sorted(SELECTIONS))
 def test_queries_fit_into_a_url(selection: str) -> None:
-    cover = " OR ".join(Box(123.456789, 234.567891, -12.345678, 12.345678).sql("s") for _ in range(MOST_COVER_BOXES))
-    for query in (spectroscopic_query(SELECTIONS[selection], cover), photometric_query(MGS, cover)):
+    boxes = [Box(123.456789, 234.567891, -12.345678, 12.345678)] * MOST_COVER_BOXES
+    for query in (sky_query(selection, False, boxes), sky_query("mgs", True, boxes)):
         assert len(quote_plus(query.page_sql(10**9, 2 * 10**9))) < LONGEST_QUERY

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mocpy import MOC
 
 from photoz.catalog.moc import MOST_COVER_BOXES, MocRegion, read_moc
-from photoz.catalog.regions import Box, Cone, parse_region
 from photoz.errors import BadInput
+from photoz.regions import Box, Cone, parse_region
 
 RNG = np.random.default_rng(3)
 RA_DEG = RNG.uniform(0, 360, 20_000)

@@ -5,7 +5,9 @@ import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from photoz.catalog.sampling import HASH_RANGE, mixed_hash, mixed_hash_sql, shuffled_order
+from photoz.catalog.sampling import shuffled_order
+from photoz.surveys.sdss.hashing import mixed_hash, mixed_hash_sql
+from photoz.surveys.survey import HASH_RANGE
 
 
 def sdss_like_ids(fields: int = 4000, per_field: int = 8) -> np.ndarray:

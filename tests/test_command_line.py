@@ -165,9 +165,8 @@ def test_jobs_that_share_a_variable_mean_the_same_by_it_or_refuse_what_the_other
                 )
                 kinds.setdefault(option.envvar, set()).add("N" if what == "int" else what)
     different = {name for name, what in kinds.items() if len(what) > 1}
-    assert different == {"PHOTOZ_MODEL", "PHOTOZ_SURVEY"}
+    assert different == {"PHOTOZ_MODEL"}
     assert kinds["PHOTOZ_MODEL"] == {"NAME", "REF"}  # see above
-    assert kinds["PHOTOZ_SURVEY"] == {"embedded,sdss-dr17,table", "str"}  # shard and doctor take the same names
 
 
 def test_doctor_knows_that_a_table_has_no_server(

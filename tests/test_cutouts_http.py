@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from photoz.errors import BadInput, Preempted, TryAgain
-from photoz.images.picture import NoCutout, check_jpeg
+from photoz.images.picture import NoCutout
 from photoz.surveys.sdss import jpeg as cutouts
 from photoz.surveys.sdss.jpeg import CutoutService, fetch_cutouts
+from photoz.surveys.sdss.sky_jpeg import check_jpeg
 from tests.cutout_server import DRIP, HANG_UP, RESET, CutoutServer, cut_short, cutout_server, good, in_chunks, reply
 from tests.shards_support import flat_jpeg, noise_jpeg
 

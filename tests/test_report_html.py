@@ -7,9 +7,9 @@ import pytest
 
 from photoz.artifacts import Artifact, Destination, Ref, load, open_store
 from photoz.evaluate import EvaluateSettings, evaluate_predictions
-from photoz.evaluate.gallery import explore_link
 from photoz.evaluate.metrics import Estimate
 from photoz.evaluate.report import Banner, Page, error_text, number_text, render, value_text
+from photoz.surveys import survey_named
 from tests.evaluate_chain import chain, sdss_rows
 
 HOSTILE = "<script>alert(1)</script>&\"'"
@@ -106,9 +106,11 @@ def test_hostile_text_is_escaped_wherever_it_appears() -> None:
 
 
 def test_only_real_sdss_ids_link_to_skyserver() -> None:
-    assert explore_link("sdss-dr17/1237648720693755918") is not None
-    assert explore_link("embedded/1237648720693755918") is None
-    assert explore_link('sdss-dr17/1"><script>') is None
+    sdss, embedded = survey_named("sdss-dr17"), survey_named("embedded")
+    assert sdss.link("sdss-dr17/1237648720693755918") is not None
+    assert sdss.link("embedded/1237648720693755918") is None
+    assert sdss.link('sdss-dr17/1"><script>') is None
+    assert embedded.link("embedded/1237648720693755918") is None
 
 
 def test_numbers_are_written_as_people_write_them() -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from photoz.images.formats import FitsImages, read_array
-from photoz.images.picture import NoCutout, check_jpeg
+from photoz.images.picture import NoCutout
 from photoz.images.stamps import AmbiguousAxes, centre_crop, check_values, stamp_dtype, to_chw
+from photoz.surveys.sdss.sky_jpeg import check_jpeg
 from tests.shards_support import flat_jpeg, noise_jpeg
 
 RNG = np.random.default_rng(0)

@@ -21,9 +21,9 @@ from photoz.sky.population import build_population
 from photoz.sky.server import EmbeddedSky
 from photoz.sky.sql import SkyDatabase
 from photoz.sky.workers import DrawingPool
-from photoz.surveys import Survey
 from photoz.surveys.sdss import jpeg as cutouts
 from photoz.surveys.sdss.jpeg import CutoutService, fetch_cutouts
+from photoz.surveys.sdss.server import Server
 from photoz.surveys.sdss.skyserver import SkyServer
 
 pytestmark = pytest.mark.real
@@ -89,7 +89,7 @@ class Pauses:
 
 
 def sql_client(sky: EmbeddedSky, pauses: Pauses, budget_s: float) -> SkyServer:
-    about = Survey(name="embedded", base_url=sky.url, simulated=True)
+    about = Server(base_url=sky.url)
     patience = Patience(budget_s=budget_s, first_contact_s=budget_s, read_s=4.0, sleep=pauses)
     return SkyServer(about, patience=patience)
 
@@ -153,7 +153,7 @@ def test_a_refusal_stops_both_clients_at_once(sky: EmbeddedSky, monkeypatch: pyt
 
 def asked_in_vain(url: str, monkeypatch: pytest.MonkeyPatch) -> list[PhotozError]:
     """What both clients end with where no request comes through."""
-    about = Survey(name="embedded", base_url=url, simulated=True)
+    about = Server(base_url=url)
     client = SkyServer(about, patience=Patience(sleep=lambda s: None, budget_s=0, connect_s=0.5))
     monkeypatch.setattr(cutouts, "TIMEOUT", urllib3.Timeout(connect=0.5, read=0.5))
     service = CutoutService(base_url=url, size_px=64, scale_arcsec_per_px=0.4, patience_s=0.1)
@@ -225,7 +225,7 @@ def test_a_survey_that_has_answered_once_is_transient_whatever_comes_then(monkey
 
         server = threading.Thread(target=refuse_once)
         server.start()
-        about = Survey(name="embedded", base_url=f"http://127.0.0.1:{port}", simulated=True)
+        about = Server(base_url=f"http://127.0.0.1:{port}")
         client = SkyServer(about, patience=Patience(budget_s=3.0))
         with pytest.raises(TryAgain, match="NewConnectionError"):
             client.count("SELECT COUNT(*) AS n FROM SpecObj")

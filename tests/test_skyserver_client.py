@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from photoz.errors import BadInput, ExitCode, PhotozError, TryAgain
 from photoz.patience import Patience
-from photoz.surveys import Survey, open_survey
+from photoz.surveys import survey_named
+from photoz.surveys.sdss.server import Server
 from photoz.surveys.sdss.skyserver import COUNT_SCHEMA, SkyServer
 from photoz.surveys.sdss.sql_reply import RefusedQuery, TransientReply, parse_reply
+from photoz.surveys.sdss.survey import SdssServer
 
 SCHEMA = pa.schema([("objid", pa.uint64()), ("specobjid", pa.uint64()), ("z_spec", pa.float64())])
 GOOD = "#Table1\nobjid,specobjid,z_spec\n1237648720693755918,9263495804394848257,0.0625\n1237648720693755919,1,0.1\n"
@@ -108,7 +110,7 @@ class Clock:
 
 
 def client(server: Answering, patience: Patience | None = None, **survey: float) -> SkyServer:
-    about = Survey(name="embedded", base_url=server.url, simulated=True, **survey)
+    about = Server(base_url=server.url, **survey)
     return SkyServer(about, patience=patience or Clock().patience())
 
 
@@ -217,17 +219,19 @@ def test_a_server_that_is_not_there_is_transient() -> None:
 def test_queries_keep_to_the_surveys_rate_shared_among_slices() -> None:
     clock = Clock()
     with answering(Reply("n\n5\n")) as server:
-        about = Survey(name="sdss-dr17", base_url=server.url, simulated=False, queries_per_minute=60)
+        about = Server(base_url=server.url, queries_per_minute=60)
         one_of_three = SkyServer(about, sharers=3, patience=clock.patience())
         assert [one_of_three.count("SELECT") for _ in range(3)] == [5, 5, 5]
     assert clock.slept == [pytest.approx(3.0), pytest.approx(3.0)]
 
 
 def test_the_real_survey_is_asked_politely() -> None:
-    with open_survey("sdss-dr17") as survey:
-        assert survey.queries_per_minute == 60
-        assert survey.base_url == "https://skyserver.sdss.org"
-        assert not survey.simulated
+    sdss = survey_named("sdss-dr17")
+    with sdss.open(None) as opened:
+        assert isinstance(opened, SdssServer)
+        assert opened.server.queries_per_minute == 60
+        assert opened.base_url == "https://skyserver.sdss.org"
+        assert not sdss.simulated
 
 
 def test_two_surveys_asked_at_once_are_not_mixed_up_and_astroquery_is_left_as_it_was() -> None:

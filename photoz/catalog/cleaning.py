@@ -11,8 +11,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from photoz.catalog.regions import Region
 from photoz.errors import BadInput
+from photoz.regions import Region
 
 log = logging.getLogger("photoz.catalog")
 

@@ -4,7 +4,9 @@ import hashlib
 import itertools
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,24 +15,15 @@ import pyarrow.compute as pc
 
 from photoz.artifacts import Destination, Draft, Outcome
 from photoz.catalog.cleaning import Attrition, drop_duplicates, keep_inside, with_position_ids
-from photoz.catalog.pages import (
-    PAGE_ROWS,
-    PagePlan,
-    fetch_page,
-    fetch_pages,
-    join_pages,
-    shared_plan,
-    to_catalog_columns,
-)
-from photoz.catalog.regions import Region, parse_region
-from photoz.catalog.sampling import HASH_RANGE, mixed_hash, shuffled_order
+from photoz.catalog.pages import PAGE_ROWS, PagePlan, fetch_pages, join_pages, shared_plan
+from photoz.catalog.sampling import shuffled_order
 from photoz.catalog.schema import conform, encode
-from photoz.catalog.selections import SELECTIONS, SkyQuery, photometric_query, spectroscopic_query
 from photoz.catalog.settings import CatalogSettings
 from photoz.catalog.shares import SPLITS, SplitFractions
 from photoz.catalog.splits import SplitPlan, add_splits
-from photoz.surveys import EMBEDDED, TABLE, open_survey, survey_identity
-from photoz.surveys.sdss.skyserver import SkyServer
+from photoz.regions import Region, parse_region
+from photoz.surveys import TABLE, survey_named
+from photoz.surveys.survey import HASH_RANGE, CatalogQuery, Column
 from photoz.tables.columns import parse_columns
 from photoz.tables.table import UserTable, read_table
 
@@ -41,10 +34,6 @@ RECIPE = 1
 
 TABLE_RECIPE = 2
 """The same for users' tables. 2: standard names are found without a mapping, and a mapped column is kept once."""
-
-MATCH_MARGIN_DEG = 0.005  # a spectrum lies within 2 arcsec of the source whose position counts
-
-ROUNDING_DEG = 2e-4  # what the cover may lose to the four decimals in its SQL
 
 
 def build_catalog(settings: CatalogSettings, dest: Destination) -> Outcome:
@@ -97,7 +86,7 @@ def _from_table(settings: CatalogSettings, region: Region | None, dest: Destinat
         "image_names_sha256": table.names_sha256,
     }
     deciding = _deciding(settings, region) | {
-        "survey": survey_identity(TABLE),
+        "survey": {"name": TABLE},
         "table_sha256": table.sha256,
         "images_sha256": _images_digest(table),
         "columns": parse_columns(settings.columns),
@@ -134,46 +123,33 @@ def _with_ids(rows: pa.Table, attrition: Attrition) -> pa.Table:
     return named
 
 
-# From a survey's SkyServer
+# From a survey
 
 
 def _from_survey(settings: CatalogSettings, region: Region | None, dest: Destination) -> Outcome:
-    query = _query(settings, region)
+    survey = survey_named(settings.survey)
+    selection = settings.selection or next(iter(survey.selections))
     deciding = _deciding(settings, region) | {
-        "survey": survey_identity(settings.survey, settings.survey_url),
-        "selection": settings.selection,
+        "survey": survey.identity(settings.survey_url),
+        "selection": selection,
         "photometric": settings.photometric,
     }
     with Draft.begin(dest, kind="catalog", recipe=RECIPE, settings=deciding) as draft:
         if draft.published:
             return draft.published
-        with open_survey(settings.survey, settings.survey_url) as survey:
-            server = SkyServer(survey, sharers=dest.task.count)
-            plan = shared_plan(draft, server, query, settings.limit)
-            fetch_pages(draft, server, query, plan)
+        with survey.open(settings.survey_url) as opened:
+            boxes = region.boxes() if region else []
+            query = opened.query(selection, settings.photometric, boxes, sharers=dest.task.count)
+            plan = shared_plan(draft, query, settings.limit)
+            fetch_pages(draft, query, plan)
             if not draft.finish_slice():
                 return draft.partial()
-            rows, attrition = _sample(draft, server, query, plan, region, settings)
-        return _commit(draft, rows, settings, attrition, {})
-
-
-def _query(settings: CatalogSettings, region: Region | None) -> SkyQuery:
-    selection = SELECTIONS[settings.selection]
-    boxes = region.boxes() if region else []
-    margin_deg = ROUNDING_DEG if settings.photometric else MATCH_MARGIN_DEG
-    table = "p" if settings.photometric else "s"
-    cover = " OR ".join(box.padded(margin_deg).sql(table) for box in boxes)
-    make = photometric_query if settings.photometric else spectroscopic_query
-    return make(selection, f"({cover})" if cover else None)
+            rows, attrition = _sample(draft, query, plan, region, settings)
+        return _commit(draft, rows, settings, attrition, {}, survey.columns, survey.simulated)
 
 
 def _sample(
-    draft: Draft,
-    server: SkyServer,
-    query: SkyQuery,
-    plan: PagePlan,
-    region: Region | None,
-    settings: CatalogSettings,
+    draft: Draft, query: CatalogQuery, plan: PagePlan, region: Region | None, settings: CatalogSettings
 ) -> tuple[pa.Table, Attrition]:
     """The clean sample. Where cuts on our side leave too few for the limit, further slices of hash are fetched."""
     fetched, top = join_pages(draft, plan), plan.edges[-1]
@@ -181,20 +157,19 @@ def _sample(
         attrition = Attrition(list(plan.attrition))
         if top < HASH_RANGE:
             attrition.add("random sample to choose from", fetched.num_rows)
-        rows = _clean(to_catalog_columns(fetched, settings.survey), region, settings, attrition)
+        rows = _clean(query.to_catalog(fetched), region, settings, attrition)
         if settings.limit is None or rows.num_rows >= settings.limit or top == HASH_RANGE:
             break
-        fetched, top = _with_more(fetched, top, server, query, plan)
-    ids = rows["objid"].to_numpy()
-    return _limited(rows, np.lexsort((ids, mixed_hash(ids))), settings.limit, attrition), attrition
+        fetched, top = _with_more(fetched, top, query, plan)
+    return _limited(rows, query.order(rows), settings.limit, attrition), attrition
 
 
-def _with_more(fetched: pa.Table, top: int, server: SkyServer, query: SkyQuery, plan: PagePlan) -> tuple[pa.Table, int]:
+def _with_more(fetched: pa.Table, top: int, query: CatalogQuery, plan: PagePlan) -> tuple[pa.Table, int]:
     """Twice as much of the range of hashes as before."""
     new_top = min(HASH_RANGE, 2 * top)
     pages = max(1, math.ceil(plan.selected * (new_top - top) / HASH_RANGE / PAGE_ROWS))
     edges = [top + (new_top - top) * number // pages for number in range(pages + 1)]
-    more = [fetch_page(server, query, low, high) for low, high in itertools.pairwise(edges)]
+    more = [query.page(low, high) for low, high in itertools.pairwise(edges)]
     return pa.concat_tables([fetched, *more]), new_top
 
 
@@ -220,13 +195,18 @@ def _limited(rows: pa.Table, order: np.typing.NDArray[np.int64], limit: int | No
 
 
 def _commit(
-    draft: Draft, rows: pa.Table, settings: CatalogSettings, attrition: Attrition, facts: dict[str, Any]
+    draft: Draft,
+    rows: pa.Table,
+    settings: CatalogSettings,
+    attrition: Attrition,
+    facts: dict[str, Any],
+    survey_columns: Mapping[str, Column] = MappingProxyType({}),
+    simulated: bool = False,
 ) -> Outcome:
     rows = rows.take(pa.array(shuffled_order(rows["object_id"])))
     rows, plan = add_splits(rows, SplitFractions.parse(settings.splits))
-    simulated = settings.survey == EMBEDDED
     split_facts = {"split_by": plan.by, "split_order": plan.order, "split_nside": plan.nside}
-    catalog = conform(rows, {"survey": settings.survey, "simulated": simulated, **split_facts})
+    catalog = conform(rows, {"survey": settings.survey, "simulated": simulated, **split_facts}, survey_columns)
     counts = {split: pc.sum(pc.equal(catalog["split"], split)).as_py() or 0 for split in SPLITS}
     attrition.show()
     _say_splits(plan, counts, catalog.num_rows)

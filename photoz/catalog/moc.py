@@ -12,8 +12,8 @@ import numpy.typing as npt
 from astropy.coordinates import Latitude, Longitude
 from mocpy import MOC
 
-from photoz.catalog.regions import Box, Cone, Degrees
 from photoz.errors import BadInput
+from photoz.regions import Box, Cone, Degrees
 
 MOST_CELLS = 64
 MOST_COVER_BOXES = 6  # a query is one URL, and web servers usually refuse more than 2048 characters

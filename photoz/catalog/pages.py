@@ -1,4 +1,4 @@
-"""A survey's rows by pages of the mixed hash of the id: planned once, shared among slices, joined by the last one."""
+"""A survey's rows by pages of the hash of the id: planned once, shared among slices, joined by the last one."""
 
 import json
 import logging
@@ -6,26 +6,23 @@ import math
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from photoz import progress, runtime
 from photoz.artifacts import Draft
 from photoz.catalog.cleaning import Attrition
-from photoz.catalog.sampling import HASH_RANGE
-from photoz.catalog.selections import SFD_R_BAND, SkyQuery
 from photoz.errors import PhotozError
-from photoz.surveys.sdss.skyserver import SkyServer
+from photoz.surveys.survey import HASH_RANGE, CatalogQuery
 
 log = logging.getLogger("photoz.catalog")
 
-PAGE_ROWS = 50_000  # a tenth of SkyServer's row limit
+PAGE_ROWS = 50_000  # a tenth of the row limit of SQL services such as SkyServer
 _PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
 class PagePlan:
-    """What the cuts leave, and the slices of hash [0, edges[1]), [edges[1], edges[2]) … that are asked for."""
+    """What the cuts leave, and the slices of hash [0, edges[1]), [edges[1], edges[2]) … to fetch."""
 
     attrition: list[tuple[str, int]]
     edges: list[int]
@@ -58,14 +55,14 @@ class PagePlan:
         }
 
 
-def shared_plan(draft: Draft, server: SkyServer, query: SkyQuery, limit: int | None) -> PagePlan:
+def shared_plan(draft: Draft, query: CatalogQuery, limit: int | None) -> PagePlan:
     """The plan, made by the first slice that needs it. Raises BadInput if a cut leaves nothing."""
     stored = draft.load_state(_PLAN)
     if stored is not None:
         return PagePlan.decode(stored)
     attrition = Attrition()
-    for cuts, name in enumerate([query.first_step, *(cut.name for cut in query.cuts)]):
-        attrition.add(name, server.count(query.count_sql(cuts)))
+    for cuts, name in enumerate(query.steps):
+        attrition.add(name, query.count(cuts))
     plan = PagePlan(attrition.steps, _edges(attrition.steps[-1][1], limit))
     return PagePlan.decode(draft.agree(_PLAN, plan.encode()))
 
@@ -79,24 +76,18 @@ def _edges(selected: int, limit: int | None) -> list[int]:
     return [top * number // pages for number in range(pages + 1)]
 
 
-def fetch_pages(draft: Draft, server: SkyServer, query: SkyQuery, plan: PagePlan) -> None:
+def fetch_pages(draft: Draft, query: CatalogQuery, plan: PagePlan) -> None:
     """Fetch this slice's pages, each kept as an intermediate file."""
     pages = plan.pages()
     todo = draft.todo(list(pages))
     with progress.stage("catalogue", total=len(todo), unit="pages") as bar:
         for name in todo:
             runtime.check_stop()
-            rows = fetch_page(server, query, *pages[name])
+            rows = query.page(*pages[name])
             file = draft.scratch / f"{name}.parquet"
             pq.write_table(rows, file, compression="zstd")
             draft.finish_piece(name, facts={"rows": rows.num_rows}, staged=[draft.put_stage(file.name, file)])
             bar.advance()
-
-
-def fetch_page(server: SkyServer, query: SkyQuery, low: int, high: int) -> pa.Table:
-    """The selected rows with a hash from `low` up to `high`; as many as COUNT(*) says, or TryAgain."""
-    expected = server.count(query.page_count_sql(low, high))
-    return server.rows(query.page_sql(low, high), query.schema, expected)
 
 
 def join_pages(draft: Draft, plan: PagePlan) -> pa.Table:
@@ -109,19 +100,3 @@ def join_pages(draft: Draft, plan: PagePlan) -> pa.Table:
             "it changed meanwhile; run the command again with --force"
         )
     return rows
-
-
-def to_catalog_columns(rows: pa.Table, survey: str) -> pa.Table:
-    """A reply's rows with the catalogue's names: object ids, reddening, and null where Photoz has no estimate."""
-    ids = pc.binary_join_element_wise(survey, rows["objid"].cast(pa.string()), "/")
-    estimate = rows["z_phot_survey"]
-    known = pc.and_(pc.is_finite(estimate), pc.greater(estimate, -1.0))  # -9999 where the survey's method failed
-    estimate = pc.if_else(known, estimate, pa.scalar(None, pa.float64()))
-    ebv = pc.divide(rows["extinction_r"], SFD_R_BAND)
-    number = rows.column_names.index("z_phot_survey")
-    return (
-        rows.set_column(number, "z_phot_survey", estimate)
-        .append_column("ebv", ebv)
-        .append_column("object_id", ids)
-        .drop_columns(["extinction_r"])
-    )

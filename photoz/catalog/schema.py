@@ -2,13 +2,13 @@
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-BANDS = "ugriz"
+from photoz.surveys.survey import Column
 
 # name -> (type, unit, description)
 _FIXED: dict[str, tuple[pa.DataType, str, str]] = {
@@ -21,22 +21,21 @@ _FIXED: dict[str, tuple[pa.DataType, str, str]] = {
     "healpix": (pa.int32(), "", "HEALPix cell, nside 64, nested, ICRS"),
     "split": (pa.string(), "", "train, val or test; null if photometric only"),
     "block": (pa.string(), "", "the user's own block of sky; no block is in two splits"),
-    "objid": (pa.uint64(), "", "photometric object id of the survey"),
-    "specobjid": (pa.uint64(), "", "spectrum id of the survey"),
-    "run": (pa.int32(), "", "imaging run"),
-    "camcol": (pa.int32(), "", "camera column, 1 to 6"),
-    "field": (pa.int32(), "", "field number within the run"),
     "z_phot_survey": (pa.float64(), "", "the survey's own photometric redshift, to compare with"),
     "image": (pa.string(), "", "image file, relative to the table's folder"),
     "image_sha256": (pa.string(), "", "SHA-256 of the image file; null if there is none"),
 }
 _LEADING = ("object_id", "ra", "dec", "z_spec", "z_spec_err")
-_TRAILING = tuple(name for name in _FIXED if name not in _LEADING)
+_BEFORE_SURVEY = ("ebv", "healpix", "split", "block")  # then the survey's own columns
+_TRAILING = tuple(name for name in _FIXED if name not in (*_LEADING, *_BEFORE_SURVEY))
 _ALWAYS = (*_LEADING[:4], "healpix", "split")
 
 
-def _field(name: str) -> pa.Field:
-    kind, unit, description = _FIXED.get(name) or _magnitude(name)
+def _field(name: str, survey_columns: Mapping[str, Column]) -> pa.Field:
+    own = survey_columns.get(name)
+    kind, unit, description = (
+        (pa.type_for_alias(own.type), own.unit, own.description) if own else _FIXED.get(name) or _magnitude(name)
+    )
     nullable = name not in ("object_id", "ra", "dec", "healpix")
     metadata = {"description": description} | ({"unit": unit} if unit else {})
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
@@ -53,19 +52,20 @@ def is_magnitude(name: str) -> bool:
     return name.startswith("mag_") and name not in ("mag_", "mag_err_")
 
 
-def catalog_schema(names: list[str], about: dict[str, Any]) -> pa.Schema:
+def _schema(names: list[str], about: dict[str, Any], survey_columns: Mapping[str, Column]) -> pa.Schema:
     """The schema of a catalogue with these columns, in the catalogue's order; `about` goes into its metadata."""
     magnitudes = [name for name in names if is_magnitude(name)]
     values = [name for name in magnitudes if not name.startswith("mag_err_")]
     errors = [name for name in magnitudes if name.startswith("mag_err_")]
-    kept = [name for name in (*_LEADING, *values, *errors, *_TRAILING) if name in names or name in _ALWAYS]
+    order = (*_LEADING, *values, *errors, *_BEFORE_SURVEY, *survey_columns, *_TRAILING)
+    kept = [name for name in order if name in names or name in _ALWAYS]
     metadata = {"photoz": json.dumps(about, sort_keys=True)}
-    return pa.schema([_field(name) for name in kept], metadata=metadata)
+    return pa.schema([_field(name, survey_columns) for name in kept], metadata=metadata)
 
 
-def conform(rows: pa.Table, about: dict[str, Any]) -> pa.Table:
+def conform(rows: pa.Table, about: dict[str, Any], survey_columns: Mapping[str, Column]) -> pa.Table:
     """`rows` with the catalogue's columns, order and types; a column it must have and lacks becomes null."""
-    schema = catalog_schema(rows.column_names, about)
+    schema = _schema(rows.column_names, about, survey_columns)
     columns = []
     for field in schema:
         if field.name not in rows.column_names:
@@ -93,13 +93,3 @@ def encode(catalog: pa.Table) -> bytes:
         store_schema=True,
     )
     return sink.getvalue()
-
-
-def nan_to_null(rows: pa.Table) -> pa.Table:
-    """`rows` with every NaN or infinite number replaced by null."""
-    for index, name in enumerate(rows.column_names):
-        column = rows[name]
-        if pa.types.is_floating(column.type):
-            finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
-            rows = rows.set_column(index, name, finite)
-    return rows

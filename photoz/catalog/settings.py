@@ -1,26 +1,37 @@
 """The settings of a catalogue, checked when they are made."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from photoz.catalog.regions import parse_region
 from photoz.catalog.shares import SplitFractions
-from photoz.errors import BadInput
+from photoz.errors import BadInput, did_you_mean
+from photoz.regions import parse_region
 from photoz.settings import setting
+from photoz.surveys import TABLE, survey_named, surveys
+from photoz.surveys.survey import Survey
 from photoz.tables.columns import parse_columns
 
 _OF_TABLES = ("table", "columns", "where", "images_from", "drop_repeated_z", "allow_high_z")
+
+
+def _in_words(known: list[Survey]) -> str:
+    selections = {name: title for survey in known for name, title in survey.selections.items()}
+    return "; ".join(f"{name}: {title}" for name, title in selections.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogSettings:
     """Which galaxies, from where, and how they are split. BadInput for a combination that makes no sense."""
 
-    survey: Literal["embedded", "sdss-dr17", "table"] = setting(
-        "embedded", "Where galaxies come from: embedded (a simulated sky, no network), sdss-dr17, or your own table."
+    survey: str = setting(
+        "embedded",
+        f"Where galaxies come from: {', '.join(f'{one.name} ({one.title})' for one in surveys())}, "
+        f"{TABLE} (your own galaxies).",
+        metavar="NAME",
     )
-    selection: Literal["mgs", "seed", "boss"] = setting(
-        "mgs", "mgs: SDSS Main Galaxy Sample; boss: LOWZ and CMASS; seed: the reference student project's query."
+    selection: str | None = setting(
+        None,
+        f"Sample of the survey (default: its first): {_in_words(surveys())}.",
+        metavar="NAME",
     )
     region: str | None = setting(
         None, 'Only this part of the sky, deg: "cone RA DEC RADIUS" or "box RA0 RA1 DEC0 DEC1".', metavar="SHAPE"
@@ -66,9 +77,10 @@ class CatalogSettings:
             raise BadInput(f"--duplicates-arcsec {self.duplicates_arcsec:g}: expected 0 to 60 arcsec")
         SplitFractions.parse(self.splits)
         self._check_area()
-        if self.survey == "table":
+        if self.survey == TABLE:
             self._check_table()
         else:
+            self._check_survey()
             given = [name for name in _OF_TABLES if getattr(self, name) not in (None, "", False)]
             if given:
                 flag = "--" + given[0].replace("_", "-")
@@ -81,14 +93,24 @@ class CatalogSettings:
             parse_region(self.region)
         if not self.photometric:
             return
-        if self.survey == "table":
+        if self.survey == TABLE:
             raise BadInput("--photometric with --survey table: leave it out; a table without z_spec is photometric")
         if self.region is None and self.moc is None:
             raise BadInput("--photometric: expected --region or --moc, to say which part of the sky")
-        if self.selection != "mgs":
+
+    def _check_survey(self) -> None:
+        survey = survey_named(self.survey, also=(TABLE,))
+        chosen = self.selection or next(iter(survey.selections))
+        if chosen not in survey.selections:
+            close = did_you_mean(chosen, survey.selections)
+            raise BadInput(f"--selection {chosen!r}: expected one of {', '.join(survey.selections)}{close}")
+        if self.photometric and chosen not in survey.photometric_selections:
+            without = " or ".join(survey.photometric_selections)
+            if not without:
+                raise BadInput(f"--photometric: {survey.name} has no sample that can be selected without spectra")
             raise BadInput(
-                f"--photometric with --selection {self.selection}: only mgs can be selected without spectra; "
-                "expected --selection mgs"
+                f"--photometric with --selection {chosen}: only {without} can be selected without spectra; "
+                f"expected --selection {without}"
             )
 
     def _check_table(self) -> None:

@@ -36,12 +36,6 @@ CONTEXT = {
 COMPUTED_WITH = ("object_id", "ra", "dec", "z_spec", *(number.column for number in CONTEXT.values()))
 
 MEMBER_COLUMNS = ("key", "offset", "length", "json_offset", "json_length")
-BANDS = ("u", "g", "r", "i", "z")
-CATALOG_COLUMNS = (
-    "object_id", "ra", "dec", "z_spec", "z_spec_err",
-    *(f"mag_{band}" for band in BANDS), *(f"mag_err_{band}" for band in BANDS),
-    "ebv", "healpix", "split", "z_phot_survey",
-)  # fmt: skip
 
 
 def shard_name(split: str | None, number: int) -> str:

@@ -14,12 +14,13 @@ from scipy.spatial import cKDTree
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
+from photoz.bands import RGB
 from photoz.evaluate.metrics import Floats
 from photoz.runtime import usable_cores
 
 MIN_TRAIN = 20  # fewer galaxies than this train nothing
 MAX_TRAIN = 200_000  # catalogue rows come in random order, so the first ones are a fair sample
-JPEG_BANDS = ("mag_g", "mag_r", "mag_i")
+JPEG_BANDS = tuple(f"mag_{band}" for band in reversed(RGB))
 _THREADS_FROM = 50_000
 _QUERIED_AT_ONCE = 20_000
 _WAVELENGTH_ORDER = ("fuv", "nuv", "u", "g", "r", "i", "z", "y", "j", "h", "k", "ks", "w1", "w2")

@@ -1,6 +1,6 @@
 """The best and the worst galaxies: cutout, PDF, both redshifts, and a link where the galaxy is a real survey's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ from photoz.evaluate.metrics import Floats
 from photoz.evaluate.sample import Sample, read_pdfs
 from photoz.evaluate.stamps import pictures
 
-EXPLORE = "https://skyserver.sdss.org/dr17/VisualTools/explore/summary?objId={objid}"
+Link = Callable[[str], str | None]  # from object ids to web pages
+
 PLOT_WIDTH, PLOT_HEIGHT = 200.0, 64.0
 
 
@@ -33,9 +34,7 @@ class Card:
     z_top: float
 
 
-def galleries(
-    sample: Sample, predictions: Artifact, shards: Artifact, size: int, real_sdss: bool
-) -> dict[str, list[Card]]:
+def galleries(sample: Sample, predictions: Artifact, shards: Artifact, size: int, link: Link) -> dict[str, list[Card]]:
     """Cards by group: best and worst by |dz|; by interval width where no redshift is known."""
     groups = _groups(sample, size)
     chosen = pd.concat(list(groups.values())).drop_duplicates("object_id") if groups else sample.galaxies.head(0)
@@ -44,7 +43,7 @@ def galleries(
     top = _redshift_reach(chosen)
     return {
         title: [
-            _card({str(name): value for name, value in row.items()}, images, pdfs, sample.edges, top, real_sdss)
+            _card({str(name): value for name, value in row.items()}, images, pdfs, sample.edges, top, link)
             for row in rows.to_dict("records")
         ]
         for title, rows in groups.items()
@@ -81,7 +80,7 @@ def _card(
     pdfs: Mapping[str, Floats],
     edges: Floats | None,
     top: float,
-    real_sdss: bool,
+    link: Link,
 ) -> Card:
     object_id = str(row["object_id"])
     z_phot, z_spec, dz = (_number(row.get(name)) for name in ("z_phot", "z_spec", "dz"))
@@ -89,7 +88,7 @@ def _card(
     mass = pdfs.get(object_id)
     return Card(
         object_id=object_id,
-        link=explore_link(object_id) if real_sdss else None,
+        link=link(object_id),
         png=images[object_id],
         z_phot=z_phot if z_phot is not None else float("nan"),
         z_spec=z_spec,
@@ -100,12 +99,6 @@ def _card(
         path=outline(edges, mass, top) if edges is not None and mass is not None else "",
         z_top=top,
     )
-
-
-def explore_link(object_id: str) -> str | None:
-    """SkyServer's page on an `sdss-dr17/<objid>`; None for ids of another form."""
-    survey, _, objid = object_id.partition("/")
-    return EXPLORE.format(objid=objid) if survey == "sdss-dr17" and objid.isascii() and objid.isdigit() else None
 
 
 def outline(edges: Floats, mass: Floats, top: float) -> str:

@@ -26,6 +26,7 @@ from photoz.evaluate.settings import EvaluateSettings
 from photoz.evaluate.stamps import stamp_features
 from photoz.evaluate.wording import is_simulated
 from photoz.runtime import check_stop
+from photoz.surveys import find_survey
 
 log = logging.getLogger("photoz.evaluate")
 
@@ -155,8 +156,9 @@ def _with_figures(page: Page, chain: Chain, sample: Sample, known: pd.DataFrame,
 
 
 def _with_galleries(page: Page, chain: Chain, sample: Sample, settings: EvaluateSettings) -> Page:
-    real_sdss = chain.catalog.summary.get("survey") == "sdss-dr17" and not is_simulated(chain)
-    groups = galleries(sample, chain.predictions, chain.shards, settings.gallery, real_sdss)
+    survey = None if is_simulated(chain) else find_survey(str(chain.catalog.summary.get("survey")))
+    link = survey.link if survey else lambda object_id: None
+    groups = galleries(sample, chain.predictions, chain.shards, settings.gallery, link)
     note = "Smallest and largest |dz|." if page.scored else "Narrowest and widest PDFs."
     return replace(page, galleries=list(groups.items()), gallery_note=note)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from photoz.bands import RGB
 from photoz.data.layout import ImageFormat, context_of
 from photoz.data.shard_set import ShardBatch, ShardSet
 from photoz.runtime import check_stop
@@ -18,7 +19,6 @@ from photoz.runtime import check_stop
 _APERTURES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # half widths, as shares of the stamp
 _INNER = 3 / 16  # half width of the square whose quantiles are taken
 _QUANTILES = (0.1, 0.5, 0.9, 0.99)
-_RGB_BANDS = ("i", "r", "g")  # SDSS's colour images: i red, r green, g blue
 
 
 def batches(shards: ShardSet, names: Iterable[str], wanted: set[str]) -> Iterator[tuple[ShardBatch, NDArray[np.intp]]]:
@@ -78,8 +78,8 @@ def picture(image_chw: NDArray[np.generic], image: ImageFormat, pixels: int = 19
 
 def _colour_channels(image: ImageFormat, channels: int) -> list[int]:
     """Which channels are shown as red, green and blue: i, r, g; else the first three, red first for 8 bits."""
-    if set(_RGB_BANDS) <= set(image.bands):
-        return [image.bands.index(band) for band in _RGB_BANDS]
+    if set(RGB) <= set(image.bands):
+        return [image.bands.index(band) for band in RGB]
     if channels < 3:
         return [0, 0, 0]
     return [0, 1, 2] if image.dtype == "uint8" else [2, 1, 0]

@@ -11,6 +11,7 @@ from astropy.coordinates import Latitude, Longitude
 from photoz.evaluate.report import Banner
 from photoz.evaluate.sample import Chain, Sample
 from photoz.evaluate.scoring import Scores, counts
+from photoz.surveys import find_survey
 
 SMALL = 100
 SPLIT_WORDS = {
@@ -141,13 +142,7 @@ def banners(chain: Chain, sample: Sample, apart: Separation) -> list[Banner]:
             )
         )
     if is_simulated(chain):
-        found.append(
-            Banner(
-                "Simulated images.",
-                "The galaxies' positions, redshifts and fluxes are real SDSS measurements, but their images were drawn "
-                "from those fluxes. The scores show that the software works; they are no result about the sky.",
-            )
-        )
+        found.append(Banner("Simulated images.", _caveat(chain)))
     if 0 < number["scored"] < SMALL:
         found.append(Banner("A small sample.", f"{number['scored']:,} galaxies: mind the errors."))
     unscored = number["with_z_spec"] - number["scored"]
@@ -156,6 +151,13 @@ def banners(chain: Chain, sample: Sample, apart: Separation) -> list[Banner]:
             Banner("Left out.", f"{unscored:,} galaxies have a z_spec but no finite z_phot and are not scored.", True)
         )
     return found
+
+
+def _caveat(chain: Chain) -> str:
+    """What the survey that drew the images says of them."""
+    names = (chain.shards.summary.get("images_from"), chain.catalog.summary.get("survey"))
+    known = [survey.caveat for survey in map(find_survey, map(str, names)) if survey and survey.caveat]
+    return known[0] if known else "The images were drawn, not observed: the scores are no result about the sky."
 
 
 def _by_kind(sample: Sample) -> str:

@@ -16,7 +16,7 @@ class Light(nn.Module):
     """Images (b, c, h, w) as stored -> standardised stretched planes, and planes closer to linear flux.
 
     A colour JPEG shows flux times asinh(Q I) / (Q I), with I the mean over its channels (Lupton et al. 2004, PASP
-    116, 133). SDSS's Q is about 8; other pictures are softer: `softenings` are the Q that are tried.
+    116, 133). A usual Q is 8; other pictures are softer: `softenings` are the Q that are tried.
     """
 
     def __init__(self, scaling: InputScaling, softenings: tuple[float, ...] = ()) -> None:

@@ -23,7 +23,6 @@ from photoz.shards.plan import PlannedShard, member_keys, plan_shards, shared_ke
 from photoz.shards.settings import ShardSettings
 from photoz.shards.sources import ImageSource, Origin, decide_origin, open_images
 from photoz.shards.write import FAILURE_SCHEMA, ShardWriter, encode
-from photoz.surveys import EMBEDDED
 
 log = logging.getLogger("photoz.shards")
 
@@ -109,7 +108,7 @@ def _publish(draft: Draft, origin: Origin, galaxies: Galaxies) -> Outcome:
             "image": receipts[0].facts["image"],
             "survey": about.get("survey"),
             "images_from": origin.survey["name"],
-            "simulated": bool(about.get("simulated")) or origin.survey["name"] == EMBEDDED,
+            "simulated": bool(about.get("simulated")) or origin.simulated,
         }
     )
 

@@ -6,8 +6,7 @@ from typing import Literal
 from photoz.errors import BadInput
 from photoz.settings import setting
 
-JPEG_SIZES = range(64, 2049)  # what ImgCutout serves
-FILE_SIZES = range(8, 4097)
+SIZES = range(8, 4097)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +21,11 @@ class ShardSettings:
     size: int | None = setting(
         None, "Width and height in pixels (default: 64 for jpeg; files keep their own, or are cut to it).", metavar="PX"
     )
-    scale: float = setting(0.396127, "Arcseconds per pixel of jpeg cutouts (SDSS's own by default).", metavar="ARCSEC")
-    # At 64 px about 3 MB: an upload of a second, a download of a moment, and the whole SDSS Main Galaxy
-    # Sample in some 500 shards, which is as many as an array of tasks can use.
+    scale: float | None = setting(
+        None, "Arcseconds per pixel of jpeg cutouts (default: the survey's own).", metavar="ARCSEC"
+    )
+    # At 64 px about 3 MB: an upload of a second, a download of a moment, and half a million galaxies
+    # in some 500 shards, which is as many as an array of tasks can use.
     samples_per_shard: int = setting(1000, "Galaxies a shard, at most.", metavar="N")
     axes: Literal["chw", "hwc"] | None = setting(
         None, "Order of a file array's axes, where its shape does not tell: channels first or last."
@@ -37,7 +38,7 @@ class ShardSettings:
     images_from: str | None = setting(
         None, "Folder that image paths start in (default: as when the catalogue was made).", metavar="FOLDER"
     )
-    survey: str | None = setting(None, "Survey to cut images from (default: the catalogue's own).")
+    survey: str | None = setting(None, "Survey to cut images from (default: the catalogue's own).", metavar="NAME")
     survey_url: str | None = setting(None, "Address of the survey's server, instead of its usual one.", metavar="URL")
 
     def __post_init__(self) -> None:
@@ -47,11 +48,10 @@ class ShardSettings:
             raise BadInput(f"--hdu {self.hdu!r}: expected a number or a name, or several with commas, such as 1,2,3")
         if self.samples_per_shard < 1:
             raise BadInput(f"--samples-per-shard {self.samples_per_shard}: expected at least 1")
-        if not 0.01 <= self.scale <= 60:
+        if self.scale is not None and not 0.01 <= self.scale <= 60:
             raise BadInput(f"--scale {self.scale}: expected 0.01 to 60 arcseconds per pixel")
-        sizes = JPEG_SIZES if self.images == "jpeg" else FILE_SIZES  # checked again once the catalogue is known
-        if self.size is not None and self.size not in sizes:
-            raise BadInput(f"--size {self.size}: expected {sizes[0]} to {sizes[-1]} pixels")
+        if self.size is not None and self.size not in SIZES:  # a survey may serve fewer
+            raise BadInput(f"--size {self.size}: expected {SIZES[0]} to {SIZES[-1]} pixels")
 
     @property
     def hdus(self) -> tuple[str, ...]:

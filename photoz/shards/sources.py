@@ -15,10 +15,8 @@ from photoz.images.files import MORE_STARTS, ImageFolder, open_files
 from photoz.images.picture import NoCutout
 from photoz.shards.cutouts import CutoutImages, cutout_format
 from photoz.shards.galaxies import Galaxies
-from photoz.shards.settings import JPEG_SIZES, ShardSettings
-from photoz.surveys import TABLE, open_survey, survey_identity
-
-DEFAULT_JPEG_PX = 64
+from photoz.shards.settings import ShardSettings
+from photoz.surveys import TABLE, survey_named, surveys
 
 
 class ImageSource(Protocol):
@@ -40,6 +38,8 @@ class Origin:
     survey: dict[str, Any]  # its name, and whatever else decides its content
     size_px: int | None
     settings: ShardSettings
+    scale_arcsec_per_px: float | None = None
+    simulated: bool = False
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the bytes, and so the fingerprint. Where a folder or a server is, does not."""
@@ -51,7 +51,7 @@ class Origin:
         if self.images == "files":
             chosen = {"hdu": ",".join(self.settings.hdus)} if self.settings.hdus else {}
             return common | {"axes": self.settings.axes} | chosen
-        return common | {"scale": self.settings.scale, "survey": self.survey}
+        return common | {"scale": self.scale_arcsec_per_px, "survey": self.survey}
 
 
 def decide_origin(catalog: Artifact, settings: ShardSettings, columns: Sequence[str]) -> Origin:
@@ -61,16 +61,23 @@ def decide_origin(catalog: Artifact, settings: ShardSettings, columns: Sequence[
         if not has_files:
             raise BadInput(f"{catalog.ref} names no image files; its table needs an image column, or use --images jpeg")
         return Origin("files", {"name": TABLE}, settings.size, settings)
-    survey = settings.survey if settings.survey not in (None, TABLE) else str(catalog.summary.get("survey", TABLE))
-    if survey == TABLE:
+    name = settings.survey if settings.survey not in (None, TABLE) else str(catalog.summary.get("survey", TABLE))
+    if name == TABLE:
+        names = [one.name for one in surveys() if one.cutout_limits]
         raise BadInput(
-            f"{catalog.ref} comes from a table; name the survey to cut images from, such as --survey sdss-dr17, "
-            "or use --images files"
+            f"{catalog.ref} comes from a table; name the survey to cut images from with --survey "
+            f"({' or '.join(names)}), or use --images files"
         )
-    size = settings.size or DEFAULT_JPEG_PX
-    if size not in JPEG_SIZES:
-        raise BadInput(f"--size {size}: the survey cuts images of {JPEG_SIZES[0]} to {JPEG_SIZES[-1]} pixels")
-    return Origin("jpeg", _same_sky(catalog, survey_identity(survey, settings.survey_url)), size, settings)
+    survey = survey_named(name)
+    limits = survey.cutout_limits
+    if limits is None:
+        raise BadInput(f"--images jpeg: {name} has no service for colour cutouts")
+    size, sizes = settings.size or limits.default_px, limits.sizes_px
+    if size not in sizes:
+        raise BadInput(f"--size {size}: the survey cuts images of {sizes[0]} to {sizes[-1]} pixels")
+    identity = _same_sky(catalog, survey.identity(settings.survey_url))
+    scale = settings.scale or limits.scale_arcsec_per_px
+    return Origin("jpeg", identity, size, settings, scale, survey.simulated)
 
 
 def _same_sky(catalog: Artifact, survey: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +105,8 @@ def open_images(catalog: Artifact, origin: Origin, galaxies: Galaxies, sharers: 
         files = ImageFolder(Path(folder).resolve(), origin.size_px, settings.axes, settings.hdus)
         yield open_files(files, galaxies.spread(MORE_STARTS, ["image", "image_sha256"]))
         return
-    assert origin.size_px is not None
-    with open_survey(origin.survey["name"], settings.survey_url) as survey:
-        yield CutoutImages(survey, cutout_format(origin.size_px, settings.scale), sharers)
+    survey = survey_named(origin.survey["name"])
+    limits, size, scale = survey.cutout_limits, origin.size_px, origin.scale_arcsec_per_px
+    assert limits is not None and size is not None and scale is not None
+    with survey.open(settings.survey_url) as opened:
+        yield CutoutImages(opened, cutout_format(limits, size, scale), sharers)

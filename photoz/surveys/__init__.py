@@ -1,59 +1,49 @@
-"""Where galaxies come from: SkyServer's SQL and cutouts, real or embedded, and users' own tables."""
+"""Surveys by name. Another one is a folder here, or a package with an entry point in the group `photoz.surveys`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import entry_points
 
 from photoz.errors import BadInput, did_you_mean
+from photoz.surveys.embedded import EMBEDDED
+from photoz.surveys.sdss.survey import SDSS_DR17
+from photoz.surveys.survey import Survey
 
-EMBEDDED, SDSS, TABLE = "embedded", "sdss-dr17", "table"
-SURVEYS = (EMBEDDED, SDSS, TABLE)
+TABLE = "table"
+"""What --survey calls the user's own table, which no survey serves."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """A survey that answers at `base_url`, and the rates at which it may be asked (None: no limit)."""
-
-    name: str
-    base_url: str
-    simulated: bool
-    release: int = 17  # SDSS data release, part of the paths below base_url
-    queries_per_minute: float | None = None  # SQL
-    requests_per_s_limit: float | None = None  # cutouts
+_surveys: dict[str, Survey] = {survey.name: survey for survey in (EMBEDDED, SDSS_DR17)}
 
 
-def survey_identity(name: str, url: str | None = None) -> dict[str, Any]:
-    """What decides a survey's content, for fingerprints; the embedded sky's size, seed and version included."""
-    if name != EMBEDDED:
-        return {"name": name}
-    from photoz.sky import sky_identity
-
-    return {"name": name, **sky_identity(url)}
+def register(survey: Survey) -> None:
+    """Add a survey to those that --survey knows, in this process."""
+    _surveys[survey.name] = survey
 
 
-@contextmanager
-def open_survey(name: str, url: str | None = None) -> Iterator[Survey]:
-    """A survey ready to be asked. `embedded` without `url` runs its own server until the block is left.
+@cache
+def _register_installed() -> None:
+    for point in entry_points(group="photoz.surveys"):
+        register(point.load())
 
-    Raises BadInput for a name that has no server.
-    """
-    if name == SDSS:
-        # 60 queries a minute are documented; the rate of cutouts is our own choice, not to be a burden.
-        yield Survey(
-            name=name,
-            base_url=(url or "https://skyserver.sdss.org").rstrip("/"),
-            simulated=False,
-            queries_per_minute=60,
-            requests_per_s_limit=20,
-        )
-    elif name == EMBEDDED and url is not None:
-        yield Survey(name=name, base_url=url.rstrip("/"), simulated=True)
-    elif name == EMBEDDED:
-        from photoz.sky import open_embedded_sky
 
-        with open_embedded_sky() as base_url:
-            yield Survey(name=name, base_url=base_url, simulated=True)
-    else:
-        close = did_you_mean(name, (EMBEDDED, SDSS))
-        raise BadInput(f"--survey {name}: no survey of that name with a server; expected {EMBEDDED} or {SDSS}{close}")
+def surveys() -> list[Survey]:
+    """All that are known."""
+    _register_installed()
+    return list(_surveys.values())
+
+
+def find_survey(name: str) -> Survey | None:
+    """The survey of this name, or None."""
+    if name not in _surveys:
+        _register_installed()
+    return _surveys.get(name)
+
+
+def survey_named(name: str, also: Sequence[str] = ()) -> Survey:
+    """The survey of this name. Raises BadInput where there is none; `also` are other names that --survey takes."""
+    found = find_survey(name)
+    if found is None:
+        names = [*(survey.name for survey in surveys()), *also]
+        close = did_you_mean(name, names)
+        raise BadInput(f"--survey {name!r}: expected one of {', '.join(names)}{close}")
+    return found

@@ -139,6 +139,6 @@ def _through_float(numbers: npt.NDArray[np.uint64]) -> _Rounding | None:
 
 
 def _are_spectra(numbers: npt.NDArray[np.uint64]) -> bool:
-    """Whether all are SDSS specObjIDs: plate, fibre, MJD - 50000 and run2d, then ten zero bits by nature."""
+    """Whether all are specObjIDs: plate, fibre, MJD - 50000 and run2d, then ten zero bits by nature."""
     fibre, day = numbers >> np.uint64(38) & np.uint64(0xFFF), numbers >> np.uint64(24) & np.uint64(0x3FFF)
     return not np.any(numbers % np.uint64(1024)) and bool(np.all((fibre >= 1) & (fibre <= 1000) & (day > 1000)))

@@ -18,7 +18,7 @@ _ANGLES = {
 _ANGLE: dict[str, float] = {
     spelling: degrees for degrees, spellings in _ANGLES.items() for spelling in spellings.split()
 }
-# AB magnitude of a flux of 1: SDSS's 22.5 for the nanomaggy; 8.9 for the jansky (Oke & Gunn 1983: 48.6 in cgs).
+# AB magnitude of a flux of 1: 22.5 for the nanomaggy; 8.9 for the jansky (Oke & Gunn 1983: 48.6 in cgs).
 _FLUXES = {
     22.5: "nmgy nmgys nmaggy nmaggie nmaggies nanomgy nanomaggy nanomaggys nanomaggie nanomaggies",
     0.0: "mgy mgys maggy maggys maggie maggies",

@@ -28,7 +28,8 @@ from photoz.data.layout import ImageFormat
 from photoz.data.locations import Locations, read_in_threads
 from photoz.errors import BadFormat, PhotozError
 from photoz.images.formats import read_array
-from photoz.images.picture import NoCutout, check_jpeg
+from photoz.images.picture import NoCutout
+from photoz.surveys.sdss.sky_jpeg import check_jpeg
 from photoz.surveys.sdss.sql_reply import SlowQuery, TransientReply, parse_reply
 from photoz.tables.table import read_table
 

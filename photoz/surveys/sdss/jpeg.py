@@ -13,12 +13,13 @@ from urllib3 import exceptions as http
 
 import photoz
 from photoz.errors import BadInput, TryAgain
-from photoz.images.picture import NoCutout, check_jpeg
+from photoz.images.picture import NoCutout
 from photoz.ordered import in_order
 from photoz.patience import retry_after_s
 from photoz.surveys.reach import unreachable, why_unreachable
+from photoz.surveys.sdss.sky_jpeg import check_jpeg
 
-PATH = "/dr17/SkyServerWS/ImgCutout/getjpeg"
+PATH = "/dr{release}/SkyServerWS/ImgCutout/getjpeg"
 AHEAD = 256  # cutouts in memory at most; enough that one slow galaxy does not stall the others
 MAX_REPLY_BYTES = 64 * 2**20
 TIMEOUT = urllib3.Timeout(connect=10, read=20)
@@ -49,6 +50,7 @@ class CutoutService:
     base_url: str
     size_px: int
     scale_arcsec_per_px: float
+    release: int = 17  # data release, part of the path
     requests_per_s: float | None = None  # politeness limit, over all connections
     connections: int = 8
     patience_s: float = 120.0  # how long one galaxy may be retried, waits asked for by the server included
@@ -200,7 +202,7 @@ class _Client:
     def _url(self, position_deg: tuple[float, float]) -> str:
         size, scale = self.service.size_px, self.service.scale_arcsec_per_px
         query = {"ra": position_deg[0], "dec": position_deg[1], "scale": scale, "width": size, "height": size}
-        return f"{self.service.base_url.rstrip('/')}{PATH}?{urlencode(query)}"
+        return f"{self.service.base_url.rstrip('/')}{PATH.format(release=self.service.release)}?{urlencode(query)}"
 
     def _check_status(self, reply: urllib3.BaseHTTPResponse, data: bytes) -> None:
         if reply.status == 200:

@@ -13,8 +13,8 @@ import photoz
 from photoz.errors import BadInput, PhotozError, TryAgain
 from photoz.ordered import in_order
 from photoz.patience import Patience, retry_after_s
-from photoz.surveys import Survey
 from photoz.surveys.reach import unreachable, why_unreachable
+from photoz.surveys.sdss.server import Server
 from photoz.surveys.sdss.sql_reply import RefusedQuery, SlowQuery, TransientReply, parse_reply, refuse_error
 
 log = logging.getLogger("photoz.catalog")
@@ -50,19 +50,19 @@ class _Busy(Exception):
 
 
 class SkyServer:
-    """Answers to SQL from one survey's SkyServer. `sharers` processes keep to the survey's rate together."""
+    """Answers to SQL from one SkyServer. `sharers` processes keep to its rate limit together."""
 
-    def __init__(self, survey: Survey, sharers: int = 1, patience: Patience | None = None) -> None:
-        self.survey = survey
+    def __init__(self, server: Server, sharers: int = 1, patience: Patience | None = None) -> None:
+        self.server = server
         self._patience = patience or PATIENCE
-        rate = survey.queries_per_minute
+        rate = server.queries_per_minute
         self._spacing_s = 60.0 / rate * sharers if rate else 0.0
         self._next_at = 0.0
         self._answered = False
         self._sdss = SDSSClass()
         session: requests.Session = self._sdss._session
         session.headers["User-Agent"] = f"photoz/{photoz.__version__} {session.headers['User-Agent']!s}"
-        if urlsplit(survey.base_url).hostname in ("127.0.0.1", "localhost", "::1"):
+        if urlsplit(server.base_url).hostname in ("127.0.0.1", "localhost", "::1"):
             session.trust_env = False  # a proxy can't reach a server inside this machine
         session.hooks["response"].append(_read_bounded)
 
@@ -99,19 +99,19 @@ class SkyServer:
                 budget_s = patience.budget_s if self._answered else min(patience.budget_s, patience.first_contact_s)
                 if patience.now() + pause_s - started > budget_s:
                     if isinstance(error, _Busy) and error.unreachable and not self._answered:
-                        raise unreachable(self.survey.base_url, error.unreachable, patience.now() - started) from None
+                        raise unreachable(self.server.base_url, error.unreachable, patience.now() - started) from None
                     raise TryAgain(
-                        f"{self.survey.base_url}: {error}; asked {attempt} times in {patience.now() - started:.0f} s: "
+                        f"{self.server.base_url}: {error}; asked {attempt} times in {patience.now() - started:.0f} s: "
                         "check the network, or run the same command again later; finished pages are kept"
                     ) from None
-                log.warning("%s: %s; asking again in %.1f s", self.survey.base_url, error, pause_s)
+                log.warning("%s: %s; asking again in %.1f s", self.server.base_url, error, pause_s)
                 patience.sleep(pause_s)
             except SlowQuery as error:
                 raise TryAgain(
-                    f"{self.survey.base_url}: {error}; ask for a smaller --region, or again when it is less busy"
+                    f"{self.server.base_url}: {error}; ask for a smaller --region, or again when it is less busy"
                 ) from None
             except RefusedQuery as error:
-                raise PhotozError(f"{self.survey.base_url}: {error} [{sql[:120]}…]") from None
+                raise PhotozError(f"{self.server.base_url}: {error} [{sql[:120]}…]") from None
 
     def _pace(self) -> None:
         wait_s = self._next_at - self._patience.now()
@@ -122,18 +122,18 @@ class SkyServer:
     def _get(self, sql: str) -> str:
         """The text of the reply to one query. astroquery's own cache would hide a changed sky: it stays off."""
         try:
-            with _astroquery, conf.set_temp("skyserver_baseurl", self.survey.base_url):
+            with _astroquery, conf.set_temp("skyserver_baseurl", self.server.base_url):
                 response = self._sdss.query_sql_async(
                     sql,
                     timeout=(self._patience.connect_s, self._patience.read_s),
-                    data_release=self.survey.release,
+                    data_release=self.server.release,
                     cache=False,
                 )
         except TRANSIENT_ERRORS as error:
-            why = why_unreachable(error, self.survey.base_url)
+            why = why_unreachable(error, self.server.base_url)
             raise _Busy(f"no whole reply ({_cause(error)})", unreachable=why) from None
         except requests.exceptions.RequestException as error:
-            raise BadInput(f"--survey-url {self.survey.base_url}: can't be asked: {error}") from None
+            raise BadInput(f"--survey-url {self.server.base_url}: can't be asked: {error}") from None
         self._answered = True
         body: str = response.content.decode("utf-8", errors="replace")
         if response.status_code == 200 and "\N{REPLACEMENT CHARACTER}" in body:
@@ -147,7 +147,7 @@ class SkyServer:
             )
         if response.status_code in (401, 403):
             raise BadInput(
-                f"{self.survey.base_url}: HTTP {response.status_code}: it refuses to answer this machine; "
+                f"{self.server.base_url}: HTTP {response.status_code}: it refuses to answer this machine; "
                 "check --survey-url and the proxy, or ask the survey why"
             )
         if response.status_code != 200:

@@ -44,14 +44,6 @@ class Box:
         """Area in units of a square degree at the equator."""
         return self.width() * math.degrees(math.sin(math.radians(self.dec_max)) - math.sin(math.radians(self.dec_min)))
 
-    def sql(self, table: str) -> str:
-        """The box as a T-SQL condition on `table`.ra and .dec."""
-        if self.ra_min <= self.ra_max:
-            in_ra = f"{table}.ra BETWEEN {self.ra_min:.4f} AND {self.ra_max:.4f}"
-        else:
-            in_ra = f"({table}.ra >= {self.ra_min:.4f} OR {table}.ra <= {self.ra_max:.4f})"
-        return f"{in_ra} AND {table}.dec BETWEEN {self.dec_min:.4f} AND {self.dec_max:.4f}"
-
     def padded(self, margin_deg: float) -> "Box":
         """A box that is larger by at least `margin_deg` on every side."""
         dec_min, dec_max = max(-90.0, self.dec_min - margin_deg), min(90.0, self.dec_max + margin_deg)
