@@ -21,7 +21,7 @@ Stored = NDArray[np.generic]  # decoded images, (b, *stored_shape)
 
 COLOURS = {1: "GRAY", 3: "RGB"}
 _IMAGES_A_TASK = 64
-# Threads that decode, over all shards: more only wait for the interpreter's lock (benchmarks/RESULTS.md).
+# Threads that decode, over all shards: more only wait for the interpreter's lock (docs/results.md).
 MOST_THREADS = 8
 _AT_ONCE = BoundedSemaphore(MOST_THREADS)
 
