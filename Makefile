@@ -51,18 +51,11 @@ test-images: setup  ## of these, those of the image alone; its layers stay for t
 test-apptainer: setup  ## build the .sif and run the chain with it on a Slurm cluster (root; apptainer, Slurm, those of test-images)
 	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 tests/test_apptainer.py
 
-bench: setup  ## measure speed and memory beside their limits, as in benchmarks/RESULTS.md (half an hour on 2 quiet cores)
-	$(BIN)/python -m benchmarks.loading
-	$(BIN)/python -m benchmarks.computing
-	$(BIN)/python -m benchmarks.ranks
-	$(BIN)/python -m benchmarks.reads
-	$(BIN)/python -m benchmarks.slices
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.requests
-	$(BIN)/python -m benchmarks.evaluating
+bench: setup  ## measure speed and memory beside their limits, and write docs/results.md (half an hour on 2 quiet cores)
+	set -e; for topic in loading computing ranks reads slices memory requests evaluating; do $(BIN)/python -m benchmarks.write $$topic; done
 
-bench-accuracy: setup  ## measure accuracy over seeds, as in benchmarks/RESULTS.md (ten minutes on 2 cores)
-	$(BIN)/python -m benchmarks.accuracy --store $(STORE)
+bench-accuracy: setup  ## measure accuracy over seeds, and write docs/results.md (ten minutes on 2 cores)
+	$(BIN)/python -m benchmarks.write accuracy --store $(STORE)
 
 chaos: setup  ## kill jobs and break their services some 1,500 times, and write docs/reliability.md (half an hour)
 	$(BIN)/python -m tests.chaos --write docs/reliability.md

@@ -1,1 +1,1 @@
-"""What photoz costs and how good it is, measured; `benchmarks/RESULTS.md` keeps what was seen."""
+"""What photoz costs and how good it is, measured; docs/results.md has the current figures."""

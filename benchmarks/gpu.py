@@ -341,7 +341,7 @@ def reference_row(bench: Bench) -> Row:
     run.train()
     bench.wait()
     seconds = time.perf_counter() - started
-    title = f"{case}: {recipe.epochs} epochs of {len(labelled)} images (reach 30 s, aim 10 s)"
+    title = f"{case}: {recipe.epochs} epochs of {len(labelled)} images (limit 30 s, goal 10 s)"
     return title, "", "", f"{seconds:.1f} s, validation included; {sum(run.spent.values()):.1f} s of steps"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 ROUNDS = 5
-Row = tuple[str, str, str, str]  # figure, reach, aim, found
+Row = tuple[str, str, str, str]  # figure, limit, goal, found
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def ratio(of: list[Cost], to: list[Cost], what: Callable[[Cost], float] = lambda
     return statistics.median(what(mine) / what(other) for mine, other in zip(of, to, strict=True))
 
 
-def print_table(rows: Iterable[Row], columns: Row = ("figure", "reach", "aim", "found")) -> None:
-    """Print a table for RESULTS.md."""
+def print_table(rows: Iterable[Row], columns: Row = ("figure", "limit", "goal", "found")) -> None:
+    """Print a Markdown table."""
     print(f"\n| {' | '.join(columns)} |\n|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")

@@ -3,7 +3,7 @@
     python -m benchmarks.reads [--mib 160] [--rounds 7]
 
 Starts a SeaweedFS of its own. CPU time is user and system time of this process with all its threads, per MiB read;
-the server's is not in it. The aim: a read with its SHA-256 costs at most 0.4 times boto3's download_file, which
+the server's is not in it. The goal: a read with its SHA-256 costs at most 0.4 times boto3's download_file, which
 checks no digest.
 """
 
@@ -26,7 +26,7 @@ from photoz.artifacts.store import Store
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY, running_seaweedfs
 
 BUCKET = "reads"
-AIM = 0.4
+GOAL = 0.4
 DOWNLOAD_FILE = "boto3 download_file"
 
 
@@ -108,8 +108,8 @@ def main() -> None:
     for name in ways:
         ratio, speed = cpu[name] / cpu[DOWNLOAD_FILE], options.mib / wall[name]
         print(f"| {name} | {1000 * cpu[name] / options.mib:.2f} | {ratio:.2f} | {speed:.0f} |")
-    met = cpu["Store.stream and SHA-256"] <= AIM * cpu[DOWNLOAD_FILE]
-    print(f"\nAim of {AIM} for stream and SHA-256: {'met' if met else 'not met'}.")
+    met = cpu["Store.stream and SHA-256"] <= GOAL * cpu[DOWNLOAD_FILE]
+    print(f"\nGoal of {GOAL} for stream and SHA-256: {'met' if met else 'not met'}.")
 
 
 if __name__ == "__main__":

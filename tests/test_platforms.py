@@ -178,7 +178,7 @@ def test_the_pages_of_slurm_and_kubernetes_have_the_sizes_of_their_files(name: s
     if name in ("shard", "infer"):
         expected = f"array of {per_host.processes}; {expected} each"
     (row,) = [row for row in table("docs/running/slurm.md", "Five scripts") if row["file"] == f"`slurm/{name}.sh`"]
-    assert row["what it asks for"] == expected
+    assert row["what it requests"] == expected
 
     pods = kubernetes_size(name)
     (row,) = [row for row in table("docs/running/kubernetes.md", "finds its own") if row["file"] == f"`{name}.yaml`"]

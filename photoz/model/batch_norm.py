@@ -1,7 +1,7 @@
 """Batch normalisation of few channels on a GPU. Legend: b image, c channel, h row, w column, n neighbour.
 
 torch's kernels for it are at their best with 256 channels or more; with 32 they run at a third of the memory's speed
-(benchmarks/RESULTS.md). So neighbouring pixels are taken for one of 256 channels, and the statistics of each neighbour
+(docs/results.md). So neighbouring pixels are taken for one of 256 channels, and the statistics of each neighbour
 are put together as those of several GPUs are.
 """
 

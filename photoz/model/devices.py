@@ -182,7 +182,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep the large blocks that a network frees in every step, for the next step.
 
     It gives them back otherwise, and the system clears each page of the next ones anew: half of the time of a step with
-    128 images of 128x128 px on a CPU (benchmarks/RESULTS.md). Other C libraries are left as they are.
+    128 images of 128x128 px on a CPU (docs/results.md). Other C libraries are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
