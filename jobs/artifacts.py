@@ -1,10 +1,12 @@
 """photoz-job artifacts: look at, check and tidy what is in a store."""
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, RenderableType
@@ -12,12 +14,15 @@ from rich.table import Table
 
 from jobs import logs
 from jobs.options import JobOptions, flag
-from photoz.artifacts import KINDS, Artifact, Ref, Store, load, open_store, parse_duration, upkeep
-from photoz.artifacts.artifact import check_there
-from photoz.artifacts.garbage import delete_garbage, garbage
-from photoz.artifacts.status import DraftStatus, SliceStatus, in_ranges, status_of
+from photoz import artifacts as stored
+from photoz.artifacts.refs import KINDS, Ref
 from photoz.errors import BadFormat, BadInput
 from photoz.redaction import shown
+from photoz.settings import parse_duration
+
+if TYPE_CHECKING:
+    from photoz.artifacts import Artifact, Store
+    from photoz.artifacts.status import DraftStatus, SliceStatus
 
 app = typer.Typer(
     name="artifacts",
@@ -47,7 +52,7 @@ def list_artifacts(
     if kind is not None and kind not in KINDS:
         raise BadInput(f"--kind {kind!r}: expected one of {', '.join(KINDS)}")
     opened = _existing(store)
-    rows = upkeep.listing(opened, kind)
+    rows = stored.upkeep.listing(opened, kind)
     if as_json:
         _print_json(rows)
         return
@@ -104,7 +109,7 @@ def status(
 ) -> None:
     """Show which pieces and slices of a running or failed job are done, at work, failed or missing."""
     logs.set_up("text")
-    found = status_of(_existing(store), name)
+    found = stored.status.status_of(_existing(store), name)
     if as_json:
         _print_json([draft.as_dict() for draft in found])
         return
@@ -134,7 +139,7 @@ def _facts(draft: DraftStatus) -> Iterator[tuple[str, str]]:
     for one in draft.slices:
         groups.setdefault((one.tasks, one.state), []).append(one)
     for (tasks, state), slices in groups.items():
-        yield state, f"{len(slices)} of {tasks} slices: {in_ranges(one.task for one in slices)}"
+        yield state, f"{len(slices)} of {tasks} slices: {stored.status.in_ranges(one.task for one in slices)}"
         for one in slices if state not in ("done", "missing") else []:
             code = "" if one.exit_code is None else f"exit code {one.exit_code}: "
             ended = f": {code}{one.message}" if one.message else ""
@@ -159,7 +164,7 @@ def verify(ref: RefArgument, store: StoreFlag = DEFAULT_STORE, as_json: JsonFlag
     """Read every byte of an artifact and compare it with the manifest; exit code 5 names what differs."""
     logs.set_up("text")
     artifact = _load(ref, store)
-    total = upkeep.verify(artifact)
+    total = stored.upkeep.verify(artifact)
     if as_json:
         _print_json({"artifact": str(artifact.ref), "files": len(artifact.entries), "bytes": total, "ok": True})
     else:
@@ -179,7 +184,7 @@ def export(
     """
     logs.set_up("text")
     artifact = _load(ref, store)
-    written = upkeep.export(artifact, folder)
+    written = stored.upkeep.export(artifact, folder)
     if as_json:
         _print_json({"artifact": str(artifact.ref), "files": [str(path) for path in written]})
     else:
@@ -191,7 +196,7 @@ def diff(left: RefArgument, right: RefArgument, store: StoreFlag = DEFAULT_STORE
     """Show where two artifacts' settings, inputs, files and summaries differ."""
     logs.set_up("text")
     one, other = _load(left, store), _load(right, store)
-    rows = upkeep.differences(one, other)
+    rows = stored.upkeep.differences(one, other)
     if as_json:
         _print_json([{"what": what, str(one.ref): mine, str(other.ref): theirs} for what, mine, theirs in rows])
         return
@@ -215,16 +220,16 @@ def remove(
     parsed = Ref.parse(ref)
     if parsed.version is None and not ref.endswith("@latest"):
         raise BadInput(f"ref {ref!r}: say which version to remove, such as {ref}@v1 or {ref}@latest")
-    opened = open_store(store)
+    opened = stored.open_store(store)
     try:
-        artifact = load(opened, parsed)
+        artifact = stored.load(opened, parsed)
     except BadFormat:
         if not force or parsed.version is None:
             raise
-        upkeep.remove_unreadable(opened, parsed)
+        stored.upkeep.remove_unreadable(opened, parsed)
         removed, deleted, why = parsed, None, "its manifest can't be read"
     else:
-        removed, deleted, why = artifact.ref, upkeep.remove(artifact, force), "a job is at work there"
+        removed, deleted, why = artifact.ref, stored.upkeep.remove(artifact, force), "a job is at work there"
     if as_json:
         _print_json({"artifact": str(removed), "removed": True, "files": deleted})
     else:
@@ -242,9 +247,9 @@ def collect_garbage(
     """Show, and with --yes delete, what jobs that died or finished have left and nothing needs."""
     logs.set_up("text")
     opened, age_s = _existing(store), parse_duration(older_than)
-    found = garbage(opened, age_s)
+    found = stored.garbage.garbage(opened, age_s)
     if yes:
-        found = delete_garbage(opened, found, age_s)
+        found = stored.garbage.delete_garbage(opened, found, age_s)
     total = sum(item.bytes for item in found)
     if as_json:
         items = [{"key": item.key, "bytes": item.bytes, "reason": item.reason} for item in found]
@@ -261,13 +266,13 @@ def collect_garbage(
 
 def _existing(url: str) -> Store:
     """The store; MissingArtifact where it is a folder that does not exist."""
-    store = open_store(url)
-    check_there(store)
+    store = stored.open_store(url)
+    stored.artifact.check_there(store)
     return store
 
 
 def _load(ref: str, store: str) -> Artifact:
-    return load(open_store(store), Ref.parse(ref))
+    return stored.load(stored.open_store(store), Ref.parse(ref))
 
 
 class _SafeTable(Table):

@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 from jobs import last_words, logs
 from jobs.options import DEFAULT_NAME
 from photoz import runtime
-from photoz.artifacts import Ref
+from photoz.artifacts.refs import Ref
 from photoz.errors import BadInput, did_you_mean
 
 log = logging.getLogger("photoz.settings")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import requests
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -20,8 +19,6 @@ from rich.table import Table
 from jobs import logs
 from jobs.options import JobOptions, flag
 from photoz import runtime
-from photoz.artifacts import open_store
-from photoz.artifacts.probe import check_conditional_create
 from photoz.errors import PhotozError
 from photoz.surveys import TABLE, survey_named
 
@@ -86,6 +83,9 @@ def _memory_gb() -> float:
 
 
 def _store(url: str) -> Iterator[Finding]:
+    from photoz.artifacts import open_store
+    from photoz.artifacts.probe import check_conditional_create
+
     check = "store"
     try:
         opened = open_store(url)
@@ -114,6 +114,8 @@ def _disk(check: str, folder: Path) -> Finding:
 def _survey(name: str) -> Finding:
     if name == TABLE:
         return Finding("survey", "ok", "your own table; no server is asked")
+    import requests
+
     try:
         survey = survey_named(name, also=(TABLE,))
         with survey.open(None) as opened:

@@ -1,14 +1,18 @@
 """photoz-job infer"""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.options import JobOptions, flag, takes
 from jobs.session import run_job
-from photoz.artifacts import Outcome
 from photoz.infer import InferSettings, infer_redshifts
 from photoz.model.names import NETWORKS, TORCHVISION
+
+if TYPE_CHECKING:
+    from photoz.artifacts import Outcome
 
 EPILOG = """
 [bold]Examples[/bold]

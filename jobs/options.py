@@ -1,16 +1,25 @@
 """Flags, their environment variables and their defaults, read off the jobs' settings dataclasses."""
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from photoz import runtime
-from photoz.artifacts import Artifact, Destination, Ref, load, open_store, parse_duration
-from photoz.artifacts.refs import check_name
-from photoz.settings import setting
+from photoz.artifacts.refs import Ref, check_name
+from photoz.errors import BadInput
+from photoz.settings import parse_duration, setting
+
+if TYPE_CHECKING:
+    from photoz.artifacts import Artifact, Destination
 
 DEFAULT_NAME = "mgs"
 
@@ -39,10 +48,14 @@ class JobOptions:
 
     def input(self, kind: str, given: str | None) -> Artifact:
         """Load the input that was named, or the one that goes by this job's name, waiting as long as asked."""
+        from photoz.artifacts import load, open_store  # with pyarrow, which takes long to import
+
         return load(open_store(self.store), self.ref(kind, given), parse_duration(self.wait))
 
     def destination(self, made_from: Artifact | None = None) -> Destination:
         """Where this job writes: under its own name, else its input's."""
+        from photoz.artifacts import Destination, open_store
+
         name = self.name or (made_from.ref.name if made_from else DEFAULT_NAME)
         return Destination(open_store(self.store), name, runtime.task_slice(self.task, self.tasks), self.force)
 
@@ -53,38 +66,83 @@ def flag(name: str, help_text: str, **options: Any) -> Any:
     return typer.Option(f"--{name}", envvar=variable, help=help_text, **options)
 
 
-def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each field of the dataclasses, and hand it one built instance of each.
+def takes(
+    *,
+    shared: Collection[str] = (),
+    renamed: Mapping[tuple[str, str], str] = MappingProxyType({}),
+    fixed: Collection[tuple[str, str]] = (),
+    **groups: type,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for each field of the dataclasses, and pass it one built instance of each.
 
-    A field that several of them share becomes one flag, whose value goes to each.
+    A field that several of them have becomes one flag, whose value goes to each, if it is named in `shared`.
+    `renamed` gives a (group, field) another name, and one in `fixed` keeps its default. Raises TypeError for two fields
+    of one name that are none of these: they may not mean the same.
     """
+    names = {
+        (group, spec.name): renamed.get((group, spec.name), spec.name)
+        for group, settings in groups.items()
+        for spec in fields(settings)
+        if (group, spec.name) not in fixed
+    }
+    counts = Counter(names.values())
+    if merged := [name for name, count in counts.items() if count > 1 and name not in shared]:
+        raise TypeError(f"several settings have a field {merged[0]!r}: share it, rename it or fix it")
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
         own = [p.replace(annotation=hints[p.name]) for p in _parameters(command) if p.name not in groups]
-        flags = {p.name: p for group in reversed(groups.values()) for p in _flags(group)}
-        ordered = [p for group in groups.values() for p in _flags(group) if flags.pop(p.name, None)]
+        flags: dict[str, inspect.Parameter] = {}
+        for group, settings in groups.items():
+            for spec, hint in zip(fields(settings), _hints(settings), strict=True):
+                if name := names.get((group, spec.name)):
+                    flags.setdefault(name, _flag_of(name, spec, hint, _panel(settings)))
 
         def run_command(**values: Any) -> None:
-            built = {name: group(**{f.name: values[f.name] for f in fields(group)}) for name, group in groups.items()}
+            built: dict[str, Any] = {}
+            for group, settings in groups.items():
+                own_names = {field: name for (of, field), name in names.items() if of == group}
+                with naming(own_names):
+                    built[group] = settings(**{field: values[name] for field, name in own_names.items()})
             command(**{p.name: values[p.name] for p in own}, **built)
 
         run_command.__name__, run_command.__doc__ = command.__name__, command.__doc__
-        run_command.__signature__ = inspect.Signature([*own, *ordered])  # type: ignore[attr-defined]
-        run_command.__annotations__ = {p.name: p.annotation for p in [*own, *ordered]}
+        run_command.__signature__ = inspect.Signature([*own, *flags.values()])  # type: ignore[attr-defined]
+        run_command.__annotations__ = {p.name: p.annotation for p in [*own, *flags.values()]}
         return run_command
 
     return decorate
+
+
+@contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Let a BadInput about the flags of settings name those that the user can give: {field: name of its flag}."""
+    try:
+        yield
+    except BadInput as error:
+        message = str(error)
+        for field, name in names.items():
+            if field != name:
+                message = re.sub(rf"--{_dashed(field)}(?![\w-])", f"--{_dashed(name)}", message)
+        error.args = (message,)
+        raise
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
     return [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(command).parameters.values()]
 
 
-def _flags(group: type) -> list[inspect.Parameter]:
+def _hints(group: type) -> list[Any]:
     hints = get_type_hints(group)
-    panel = "Options of every job" if group is JobOptions else "Settings"
-    return [_flag_of(spec, hints[spec.name], panel) for spec in fields(group)]
+    return [hints[spec.name] for spec in fields(group)]
+
+
+def _panel(group: type) -> str:
+    return "Options of every job" if group is JobOptions else "Settings"
 
 
 def _whole_number(text: str) -> int:
@@ -111,11 +169,11 @@ _NUMBERS: dict[str, dict[str, Any]] = {
 }
 
 
-def _flag_of(spec: Field[Any], hint: Any, panel: str) -> inspect.Parameter:
+def _flag_of(name: str, spec: Field[Any], hint: Any, panel: str) -> inspect.Parameter:
     metadata = _NUMBERS.get(str(hint), {}) | dict(spec.metadata)
-    option = flag(spec.name.replace("_", "-"), metadata.pop("help", ""), rich_help_panel=panel, **metadata)
+    option = flag(_dashed(name), metadata.pop("help", ""), rich_help_panel=panel, **metadata)
     if spec.default is MISSING:
         raise TypeError(f"settings field {spec.name!r} needs a default: its flag is read off it")
     return inspect.Parameter(
-        spec.name, inspect.Parameter.KEYWORD_ONLY, default=spec.default, annotation=Annotated[hint, option]
+        name, inspect.Parameter.KEYWORD_ONLY, default=spec.default, annotation=Annotated[hint, option]
     )

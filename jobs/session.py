@@ -1,5 +1,7 @@
 """From a job's outcome, or its failure, to the line on stdout, the line on stderr and the exit code."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -7,15 +9,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from typer.exceptions import Abort, Exit, TyperException
 
 from jobs import last_words, logs
 from jobs.options import JobOptions
 from photoz import runtime
-from photoz.artifacts import Outcome
 from photoz.errors import ExitCode, PhotozError
+
+if TYPE_CHECKING:
+    from photoz.artifacts import Outcome
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)

@@ -1,11 +1,15 @@
 """photoz-job train"""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 from jobs.options import JobOptions, flag, takes
 from jobs.session import run_job
-from photoz.artifacts import Outcome
 from photoz.train import TrainSettings, train_model
+
+if TYPE_CHECKING:
+    from photoz.artifacts import Outcome
 
 EPILOG = """
 [bold]Examples[/bold]

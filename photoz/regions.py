@@ -1,15 +1,18 @@
 """Parts of the sky: cones and boxes. A few boxes in RA and Dec cover each for SQL; `contains` is exact."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol
 
 from photoz.errors import BadInput
 
-Degrees = npt.NDArray[np.float64]
+if TYPE_CHECKING:  # settings parse regions, and --help does without numpy
+    import numpy as np
+    import numpy.typing as npt
+
+    Degrees = npt.NDArray[np.float64]
 
 CONE_SYNTAX = 'expected "cone RA DEC RADIUS" in degrees, such as "cone 180.5 2.0 1.5"'
 BOX_SYNTAX = 'expected "box RA0 RA1 DEC0 DEC1" in degrees, such as "box 350 10 -1 1" across RA 0'
@@ -24,7 +27,7 @@ class Box:
     dec_min: float
     dec_max: float
 
-    def boxes(self) -> list["Box"]:
+    def boxes(self) -> list[Box]:
         """The box itself."""
         return [self]
 
@@ -44,7 +47,7 @@ class Box:
         """Area in units of a square degree at the equator."""
         return self.width() * math.degrees(math.sin(math.radians(self.dec_max)) - math.sin(math.radians(self.dec_min)))
 
-    def padded(self, margin_deg: float) -> "Box":
+    def padded(self, margin_deg: float) -> Box:
         """A box that is larger by at least `margin_deg` on every side."""
         dec_min, dec_max = max(-90.0, self.dec_min - margin_deg), min(90.0, self.dec_max + margin_deg)
         widest = math.cos(math.radians(max(abs(dec_min), abs(dec_max))))
@@ -74,6 +77,8 @@ class Cone:
 
     def contains(self, ra_deg: Degrees, dec_deg: Degrees) -> npt.NDArray[np.bool_]:
         """Which positions are inside (haversine, exact at small radii)."""
+        import numpy as np
+
         ra, dec = np.radians(ra_deg), np.radians(dec_deg)
         ra0, dec0 = math.radians(self.ra), math.radians(self.dec)
         haversine = np.sin((dec - dec0) / 2) ** 2 + np.cos(dec) * math.cos(dec0) * np.sin((ra - ra0) / 2) ** 2

@@ -214,6 +214,12 @@ def scheduler() -> dict[str, str]:
     return {"name": "none"}
 
 
+def computes_on_cpu(device: str) -> bool:
+    """Whether `auto`, `cpu` or `cuda` means the CPU for sure; found without torch, by the files of GPUs' drivers."""
+    files = ("nvidia*", "nvhost*", "dxg", "kfd")  # NVIDIA's, Jetson's, Windows's under WSL, AMD's
+    return device == "cpu" or (device == "auto" and not any(any(Path("/dev").glob(name)) for name in files))
+
+
 def check_current_folder() -> None:
     """Raise BadInput if the folder that the process was started in is gone or out of bounds."""
     try:

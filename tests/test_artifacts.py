@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from photoz.artifacts import Artifact, Destination, Draft, Outcome, Ref, Store, load, open_store, parse_duration, upkeep
+from photoz.artifacts import Artifact, Destination, Draft, Outcome, Ref, Store, load, open_store, upkeep
 from photoz.artifacts.changes import unlike
 from photoz.artifacts.garbage import delete_garbage, garbage
 from photoz.artifacts.manifest import FileEntry, Manifest, canonical_json, payload_digest
@@ -21,6 +21,7 @@ from photoz.artifacts.probe import PREFIX
 from photoz.artifacts.refs import CLEARING, KINDS, PLAN, check_payload_name, manifest_key
 from photoz.errors import BadFormat, BadInput, Conflict, MissingArtifact, TryAgain
 from photoz.runtime import TaskSlice
+from photoz.settings import parse_duration
 from tests.sample_job import PIECES, write
 from tests.stepped_store import Stepped
 

@@ -11,13 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from photoz.artifacts import KINDS, Ref, Store, load, open_store, upkeep
 
 pytestmark = pytest.mark.real
 
-SMALL = ["--survey", "embedded", "--limit", "240", "--epochs", "2", "--batch-size", "32", "--samples-per-shard", "40"]
+SMALL = [
+    "--survey",
+    "embedded",
+    "--limit",
+    "240",
+    "--epochs",
+    "2",
+    "--train-batch-size",
+    "32",
+    "--samples-per-shard",
+    "40",
+]
 PHOTOZ_JOB = [sys.executable, "-m", "jobs"]
 
 
@@ -193,3 +205,15 @@ def test_json_log_lines_are_json(chain: Store) -> None:
     assert done.code == 0
     lines = [json.loads(line) for line in done.err.splitlines()]
     assert lines and all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+
+
+def test_a_tables_galaxies_get_images_of_a_survey(chain: Store, tmp_path: Path) -> None:
+    rows = load(chain, Ref("catalog", "whole")).table("catalog.parquet")
+    table = tmp_path / "mine.parquet"
+    pq.write_table(rows.select(["object_id", "ra", "dec", "z_spec", "ebv"]), table)
+    cut = ["--survey", "table", "--table", str(table), "--images", "jpeg", "--images-survey", "embedded"]
+    done = photoz_job("run", *cut, "--epochs", "1", "--name", "mine", "--store", chain.url)
+    assert done.code == 0, done.err
+    shards = load(chain, Ref("shards", "mine")).summary
+    assert (shards["samples"], shards["survey"], shards["images_from"]) == (240, "table", "embedded")
+    assert shards["simulated"]

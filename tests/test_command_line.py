@@ -16,10 +16,12 @@ from typer.core import TyperOption
 
 from jobs import last_words
 from jobs.app import app
-from jobs.options import JobOptions
+from jobs.options import JobOptions, takes
 from jobs.session import exit_code_of
 from photoz import runtime
 from photoz.errors import did_you_mean
+from photoz.evaluate import EvaluateSettings
+from photoz.train import TrainSettings
 from tests.images import ROOT
 from tests.test_cli import one_line, photoz_job
 
@@ -390,7 +392,41 @@ def test_every_job_takes_the_flags_of_every_job_and_run_all_of_them() -> None:
     common = {spec.name for spec in fields(JobOptions)}
     assert all(common <= flags for flags in jobs)
     refs = {"shards", "predictions", "catalog"}
-    assert set().union(*jobs) - refs == commands["run"]
+    own = {
+        "images_survey",
+        "images_survey_url",
+        "train_batch_size",
+        "infer_batch_size",
+    }
+    assert set().union(*jobs) - refs == commands["run"] - own
+
+
+def test_a_field_of_two_jobs_is_never_one_flag_in_silence() -> None:
+    def command(**settings: object) -> None: ...
+
+    with pytest.raises(TypeError, match="several settings have a field 'seed': share it, rename it or fix it"):
+        takes(training=TrainSettings, scoring=EvaluateSettings)(command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--batch-size", "3"], "--batch-size 3: run trains and infers; expected --train-batch-size or --infer-batch"),
+        (["--train-batch-size", "0"], "--train-batch-size 0: expected 1 or more"),
+        (["--infer-batch-size", "0"], "--infer-batch-size 0: expected 1 or more"),
+    ],
+)
+def test_run_names_its_own_flags(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert photoz_job("run", *arguments) == 2
+    assert says in one_line(capsys.readouterr().err)
+
+
+def test_variables_of_a_renamed_flag_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PHOTOZ_TRAIN_BATCH_SIZE", "0")
+    assert photoz_job("run") == 2
+    assert "PHOTOZ_TRAIN_BATCH_SIZE=0: expected 1 or more" in one_line(capsys.readouterr().err)
 
 
 def in_a_process(shell_line: str, **environment: str) -> subprocess.CompletedProcess[str]:

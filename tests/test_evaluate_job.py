@@ -12,9 +12,10 @@ from PIL import Image
 from photoz.artifacts import Artifact, Destination, Ref, Store, load, open_store
 from photoz.errors import BadFormat, BadInput
 from photoz.evaluate import EvaluateSettings, evaluate_predictions
-from photoz.evaluate.job import _on_stamps
+from photoz.evaluate.chain import Chain
+from photoz.evaluate.making import _on_stamps
 from photoz.evaluate.metrics import Bootstrap
-from photoz.evaluate.sample import Chain, known_rows, read_sample
+from photoz.evaluate.sample import known_rows, read_sample
 from photoz.evaluate.scoring import score
 from photoz.evaluate.wording import Separation, banners
 from tests.evaluate_chain import chain, parquet, predicted, sdss_rows, write_artifact

@@ -29,7 +29,7 @@ from photoz.artifacts.refs import (
     removed_key,
 )
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, Store
-from photoz.errors import BadFormat, BadInput, MissingArtifact, PhotozError, TryAgain
+from photoz.errors import BadFormat, MissingArtifact, PhotozError, TryAgain
 
 log = logging.getLogger("photoz.artifacts")
 
@@ -358,16 +358,3 @@ def refs(store: Store, kind: str | None = None) -> Iterator[Ref]:
     found = (manifest_ref(key) for key in keys if key.endswith("/manifest.json"))
     there = [ref for ref in found if ref and removed_key(ref) not in keys]
     yield from sorted(there, key=lambda ref: (ref.kind, ref.name, ref.version or 0))
-
-
-def parse_duration(text: str) -> float:
-    """Seconds in `90`, `90s`, `15m`, `2h` or `1d`; BadInput otherwise."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        seconds = float(number) * units[unit]
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise BadInput(f"duration {text!r}: expected a number and a unit, such as 90s, 15m or 2h")
-    return seconds

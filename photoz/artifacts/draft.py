@@ -100,6 +100,7 @@ class Draft:
         fingerprint: str,
         settings: dict[str, Any],
         inputs: Sequence[Artifact],
+        claimed: bool = True,
     ) -> None:
         self.fingerprint = fingerprint
         self._dest, self._ref, self._settings, self._inputs = dest, ref, settings, inputs
@@ -120,7 +121,7 @@ class Draft:
                 ref.at(self._twin.version), there.published[-1], ref.at(self._twin.version),
             )  # fmt: skip
         self.published = self._outcome("exists", self._twin) if self._twin and not dest.force else None
-        if not self.published:
+        if claimed and not self.published:
             ensure_conditional_create(dest.store)
             self._claim.take()
 
@@ -133,6 +134,7 @@ class Draft:
         recipe: int,
         settings: dict[str, Any],
         inputs: Sequence[Artifact] = (),
+        claimed: bool = True,
     ) -> "Draft":
         """Start, or take up again, the artifact that these settings and inputs decide.
 
@@ -141,7 +143,14 @@ class Draft:
         """
         plain = json.loads(canonical_json(settings))
         fingerprint = fingerprint_of(kind, recipe, plain, [artifact.payload_sha256 for artifact in inputs])
-        return cls(dest, Ref(kind, dest.name), fingerprint, plain, inputs)
+        return cls(dest, Ref(kind, dest.name), fingerprint, plain, inputs, claimed)
+
+    @classmethod
+    def existing(
+        cls, dest: Destination, *, kind: str, recipe: int, settings: dict[str, Any], inputs: Sequence[Artifact] = ()
+    ) -> Outcome | None:
+        """The outcome of `begin` where there is nothing to do; None where there is. It starts no draft."""
+        return cls.begin(dest, kind=kind, recipe=recipe, settings=settings, inputs=inputs, claimed=False).published
 
     def __enter__(self) -> Self:
         return self

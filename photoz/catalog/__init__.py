@@ -1,7 +1,13 @@
 """Catalogues: which galaxies, how they were chosen, and which of them train, validate and test."""
 
-from photoz.artifacts import Destination, Outcome
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from photoz.catalog.settings import CatalogSettings
+
+if TYPE_CHECKING:
+    from photoz.artifacts import Destination, Outcome
 
 __all__ = ["CatalogSettings", "build_catalog"]
 

@@ -13,7 +13,7 @@ from astropy.coordinates import Latitude, Longitude
 from mocpy import MOC
 
 from photoz.errors import BadInput
-from photoz.regions import Box, Cone, Degrees
+from photoz.regions import Box, Cone
 
 MOST_CELLS = 64
 MOST_COVER_BOXES = 6  # a query is one URL, and web servers usually refuse more than 2048 characters
@@ -41,7 +41,7 @@ class MocRegion:
         cells: npt.NDArray[np.uint64] = moc.flatten()
         return cells
 
-    def contains(self, ra_deg: Degrees, dec_deg: Degrees) -> npt.NDArray[np.bool_]:
+    def contains(self, ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Which positions are inside."""
         inside = self.moc.contains_lonlat(Longitude(ra_deg, u.deg), Latitude(dec_deg, u.deg))
         return np.asarray(inside, dtype=np.bool_)

@@ -18,7 +18,7 @@ from photoz.errors import BadFormat
 from photoz.runtime import usable_cores
 
 _IMAGES_A_TASK = 64
-# Threads that decode, over all shards: more only wait for the GIL (benchmarks/RESULTS.md).
+# Threads that decode, over all shards: more only wait for the GIL (docs/results.md).
 MOST_THREADS = 8
 _AT_ONCE = BoundedSemaphore(MOST_THREADS)
 

@@ -8,9 +8,10 @@ import pandas as pd
 import photoz
 from photoz.artifacts import Artifact
 from photoz.evaluate import wording
+from photoz.evaluate.chain import Chain
 from photoz.evaluate.metrics import MOST_RESAMPLED, Bootstrap, Estimate
 from photoz.evaluate.report import MetricLine, Page
-from photoz.evaluate.sample import Chain, Sample
+from photoz.evaluate.sample import Sample
 from photoz.evaluate.scoring import Scores
 
 GLOSSARY = (

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from photoz.artifacts import Artifact
-from photoz.errors import BadFormat, MissingArtifact
+from photoz.errors import BadFormat
+from photoz.evaluate.chain import Chain
 from photoz.evaluate.metrics import Floats, scaled_residual
 from photoz.evaluate.pdf_metrics import PdfScores
 
@@ -24,39 +25,6 @@ _UNUSED = ("z_mean", "z_mode", "z_lo95", "z_hi95")  # once what they hold is sco
 INTERVALS = ("68", "95")
 _FROM_CATALOG = ("split", "healpix", "block", "z_phot_survey")
 _OF_A_CATALOG = ("object_id", "ra", "dec", "z_spec", *_FROM_CATALOG)
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Everything the predictions were made from. `training` is None where its artifacts are no longer stored."""
-
-    predictions: Artifact
-    model: Artifact
-    shards: Artifact
-    catalog: Artifact
-    training_shards: Artifact | None
-    training: Artifact | None
-
-    @classmethod
-    def of(cls, predictions: Artifact) -> "Chain":
-        """Follow the inputs. Raises MissingArtifact if the model, the shards or their catalogue is gone."""
-        model, shards = predictions.input("model"), predictions.input("shards")
-        catalog = shards.input("catalog")
-        try:
-            training_shards = model.input("shards")
-            return cls(predictions, model, shards, catalog, training_shards, training_shards.input("catalog"))
-        except MissingArtifact:
-            return cls(predictions, model, shards, catalog, None, None)
-
-    @cached_property
-    def catalog_rows(self) -> pd.DataFrame:
-        """The catalogue of the tested galaxies."""
-        return _catalog_rows(self.catalog)
-
-    def artifacts(self) -> list[Artifact]:
-        """Each artifact once, from the predictions back to the catalogues."""
-        every = (self.predictions, self.model, self.shards, self.catalog, self.training_shards, self.training)
-        return list({str(artifact.ref): artifact for artifact in every if artifact is not None}.values())
 
 
 @dataclass(frozen=True)
@@ -116,12 +84,12 @@ def known_rows(chain: Chain) -> pd.DataFrame:
     if chain.training is None:
         return chain.catalog_rows.head(0)
     same = chain.training.ref == chain.catalog.ref
-    rows = chain.catalog_rows if same else _catalog_rows(chain.training)
+    rows = chain.catalog_rows if same else read_catalog(chain.training)
     known = rows["split"].notna() & rows["z_spec"].notna()
     return rows if known.all() else rows[known].reset_index(drop=True)
 
 
-def _catalog_rows(catalog: Artifact) -> pd.DataFrame:
+def read_catalog(catalog: Artifact) -> pd.DataFrame:
     """The columns that are used here, of a catalogue whose table may have hundreds."""
     with catalog.parquet("catalog.parquet") as file:
         present = file.schema_arrow.names

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from astropy.coordinates import Latitude, Longitude
 
+from photoz.evaluate.chain import Chain
 from photoz.evaluate.report import Banner
-from photoz.evaluate.sample import Chain, Sample
+from photoz.evaluate.sample import Sample
 from photoz.evaluate.scoring import Scores, counts
 from photoz.surveys import find_survey
 

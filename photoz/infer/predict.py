@@ -18,11 +18,11 @@ from photoz import progress, runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import on_device, to_device
-from photoz.data.layout import ALL, context_of
+from photoz.data.layout import context_of
 from photoz.data.workers import Workers
 from photoz.errors import BadInput
 from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
-from photoz.infer.settings import InferSettings
+from photoz.infer.settings import RECIPE, InferSettings
 from photoz.model.devices import choose_device, describe_device, keep_freed_memory
 from photoz.model.network import Batch
 from photoz.model.orientation import orientations_of
@@ -33,20 +33,19 @@ from photoz.ordered import in_order
 
 log = logging.getLogger("photoz.infer")
 
-RECIPE = 6  # raise it when the same settings come to give other bytes
 _MOST_AT_ONCE = 8  # shards: each is held decoded, and has a batch's intermediate images
 
 
 def predict_shards(model: Artifact, shards: Artifact, settings: InferSettings, dest: Destination) -> Outcome:
     """See photoz.infer.infer_redshifts."""
     source = open_shards(shards)
-    split = settings.split or ("test" if "test" in source.splits else ALL)
+    split = settings.split_of(source.splits)
     pieces = source.shard_names(split)
     device = choose_device(settings.device)
     log.info("computing on %s", describe_device(device, runtime.usable_cores()))
     trained = load_model(model, torch.device("cpu"))
     _check_images(trained, source, model)
-    decides = {"split": split, "device": device.type} | ({"tta": True} if settings.tta else {})
+    decides = settings.decide(split, device.type)
     with Draft.begin(dest, kind="predictions", recipe=RECIPE, settings=decides, inputs=[model, shards]) as draft:
         if draft.published:
             return draft.published

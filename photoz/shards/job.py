@@ -32,11 +32,7 @@ _MOST_FILES = 256  # open at once, far below any limit on them
 
 
 def build_shards(catalog: Artifact, settings: ShardSettings, dest: Destination) -> Outcome:
-    """Write the shards of a catalogue, or this task's slice of them.
-
-    Every galaxy ends up as a sample or, with the reason, in failures.parquet. Raises BadInput for settings that
-    don't fit the catalogue or if no galaxy has an image, TryAgain if the survey keeps failing.
-    """
+    """See photoz.shards.build_shards."""
     galaxies = Galaxies.of(catalog)
     if galaxies.count == 0:
         raise BadInput(f"{catalog.ref} has no galaxies; make a catalogue with a wider selection")

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from photoz import runtime
-from photoz.artifacts import Artifact, Destination, Draft, Outcome, parse_duration
+from photoz.artifacts import Artifact, Destination, Draft, Outcome
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import fits_on
 from photoz.model.bins import RedshiftBins
@@ -22,6 +22,7 @@ from photoz.model.redshift_model import RedshiftModel
 from photoz.model.registry import ImageShape, build_network, design
 from photoz.model.saved import model_files
 from photoz.model.scaling import InputScaling
+from photoz.settings import parse_duration
 from photoz.train import distributed
 from photoz.train.card import write_card
 from photoz.train.checkpoints import Checkpoints, shelf_for
@@ -30,14 +31,13 @@ from photoz.train.launch import ranks_on_this_machine
 from photoz.train.pixels import Pixels
 from photoz.train.run import Problem, Rules, Run
 from photoz.train.sample import check_splits, load_labelled, shuffled
-from photoz.train.settings import TrainSettings
+from photoz.train.settings import RECIPE, TrainSettings
 from photoz.train.state import Checkpoint
 from photoz.train.tracking import Report, Tracked, tracked
 from photoz.train.validation import CRITERION, Validation
 
 log = logging.getLogger("photoz.train")
 
-RECIPE = 9  # raise it when the same settings come to give other bytes
 _PIECE = "model"
 _PREPARE_IMAGES = 2048
 
@@ -55,7 +55,7 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
     with ranks_on_this_machine(shards, settings, dest) as world:
         device = choose_device(settings.device, world.local_rank)
         log.info("computing on %s", describe_device(device, _threads(world)))
-        decides = _what_decides(settings, recipe, world, device)
+        decides = settings.decide(recipe, world.size, device.type)
         with Draft.begin(dest, kind="model", recipe=RECIPE, settings=decides, inputs=[shards]) as draft:
             if draft.published:
                 return draft.published
@@ -77,23 +77,6 @@ def make_model(shards: Artifact, settings: TrainSettings, dest: Destination) -> 
 
 def _threads(world: runtime.World) -> int:
     return max(1, runtime.usable_cores() // world.local_size)
-
-
-def _what_decides(
-    settings: TrainSettings, recipe: Recipe, world: runtime.World, device: torch.device
-) -> dict[str, Any]:
-    """Settings that decide the weights: sums over ranks, and over a device's lanes, round in their own order."""
-    chosen: dict[str, Any] = {"model": settings.model, "seed": settings.seed, "bins": settings.bins}
-    if settings.micro_batch:
-        chosen["micro_batch"] = settings.micro_batch
-    return chosen | {
-        "recipe": asdict(recipe),
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "shuffle_labels": settings.shuffle_labels,
-        "world": world.size,
-        "device": device.type,
-    }
 
 
 def _in_one(decides: dict[str, Any]) -> dict[str, Any]:

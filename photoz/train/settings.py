@@ -1,14 +1,16 @@
 """What `photoz-job train` can be told."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from photoz.artifacts import parse_duration
 from photoz.errors import BadInput
 from photoz.model.names import APERTURE_CNN, NETWORKS, Recipe, check_model_name, recipe_for
-from photoz.settings import setting
+from photoz.settings import parse_duration, setting
 
 _LARGEST_SEED = 2**31
+
+
+RECIPE = 9  # raise it when the same settings come to give other bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +89,17 @@ class TrainSettings:
         recipe = recipe_for(self.model, training_images)
         recipe = recipe if self.epochs is None else replace(recipe, epochs=self.epochs)
         return recipe if self.batch_size is None else replace(recipe, batch_size=self.batch_size)
+
+    def decide(self, recipe: Recipe, ranks: int, device: str) -> dict[str, Any]:
+        """What decides the weights: sums over ranks, and over a device's lanes, round in their own order."""
+        chosen: dict[str, Any] = {"model": self.model, "seed": self.seed, "bins": self.bins}
+        if self.micro_batch:
+            chosen["micro_batch"] = self.micro_batch
+        return chosen | {
+            "recipe": asdict(recipe),
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "shuffle_labels": self.shuffle_labels,
+            "world": ranks,
+            "device": device,
+        }
