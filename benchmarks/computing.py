@@ -47,8 +47,10 @@ from photoz.shards import ShardSettings
 from photoz.train.losses import BinnedLoss, Loss, squared_error
 from photoz.train.optimizer import make_optimizer
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Rules, Run
+from photoz.train.problem import Problem
+from photoz.train.run import train
 from photoz.train.sample import Labelled, load_labelled
+from photoz.train.timing import StepClock
 from tests.shards_support import files_table, make_shards, save_catalog
 from tests.training_support import drawn_galaxies
 
@@ -107,13 +109,14 @@ def training_figures(name: str, side_px: int, count: int, rounds: int) -> list[R
     for _ in range(rounds):
         network, bins = fresh(name, side_px, recipe, images)
         pixels = Pixels(Labelled(images, z), CPU, network.context)
-        run = Run(Problem(pixels, pixels, bins, recipe, 0, CPU, World()), network, lambda state: None, Rules(1e9))
+        problem, clock = Problem(pixels, pixels, bins, recipe, 0, CPU, World()), StepClock()
+        state = problem.begin(network)
         limit = product_rate()
-        run.train()
-        spent = sum(run.spent.values())
+        train(problem, state, clock=clock)
+        spent = sum(clock.total.values())
         shares.append(flops * count / spent / ((limit + product_rate()) / 2))
         halves.append(flops * count / spent / product_rate(torch.bfloat16) if in_bfloat16 else 0.0)
-        waits.append(run.spent["data_wait"] / spent)
+        waits.append(clock.total["data_wait"] / spent)
     share, wait = statistics.median(shares), statistics.median(waits)
     title = f"{name} {side_px}x{side_px}x3: training FLOP/s of a large sgemm's ({flops / 1e9:.2g} GFLOP an image)"
     of_half = ("the same, of a large bfloat16 product's: it trains in that", "", "", f"{statistics.median(halves):.0%}")
@@ -251,7 +254,8 @@ def plain_figure(shards: Artifact, folder: Path, name: str, side_px: int, rounds
         labels = np.asarray(images.table["z_spec"].to_numpy(), np.float64)
         pixels = Pixels(Labelled(images, labels), CPU, network.context)
         few = Pixels(Labelled(drawn(128, side_px)[0], labels[:128]), CPU, network.context)
-        Run(Problem(pixels, few, bins, recipe, 0, CPU, World()), network, lambda state: None, Rules(1e9)).train()
+        problem = Problem(pixels, few, bins, recipe, 0, CPU, World())
+        train(problem, problem.begin(network))
 
     plain = plain_epochs(Pictures(folder / "pictures", z, chosen), name, side_px, recipe)
     found = alternated({"plain": plain, "ours": ours}, rounds)

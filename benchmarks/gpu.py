@@ -42,8 +42,10 @@ from photoz.runtime import World, usable_cores
 from photoz.train.graphs import RecordedSteps
 from photoz.train.optimizer import make_optimizer
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Rules, Run
+from photoz.train.problem import Problem
+from photoz.train.run import train
 from photoz.train.sample import Labelled
+from photoz.train.timing import StepClock
 from tests.training_support import drawn_galaxies
 
 LARGE_BATCH, REFERENCE_IMAGES, REFERENCE_EPOCHS = 512, 8000, 50
@@ -216,11 +218,11 @@ def training_rows(case: Case, bench: Bench, limits: Limits) -> list[Row]:
         recipe = replace(case.recipe, batch_size=batch_size)
         pixels = Pixels(images, bench.device, network.context)
         problem = Problem(pixels, few, bins, recipe, 0, bench.device, World())
-        run, use = Run(problem, network, lambda state: None, Rules(1e9)), Use()
+        state, clock, use = problem.begin(network), StepClock(), Use()
         with use.watched(bench.device):
-            run.train()
-        rate = statistics.median(row["train_images_per_s"] for row in run.progress.timings[1:])
-        wait = run.spent["data_wait"] / sum(run.spent.values())
+            train(problem, state, clock=clock)
+        rate = statistics.median(row["train_images_per_s"] for row in state.progress.timings[1:])
+        wait = clock.total["data_wait"] / sum(clock.total.values())
         where = "images on the device" if images is there else "images copied a batch at a time"
         found = f"{rate:.0f}, data wait {wait:.1%}, GPU use {use}"
         copied = "" if images is there else f"{limits.copy / case.image_bytes:.0f}"
@@ -336,13 +338,14 @@ def reference_row(bench: Bench) -> Row:
     network, bins = case.network(labelled, bench.device)
     samples = (labelled, case.drawn(1000))
     pixels, few = (Pixels(resident(some, bench.device), bench.device, network.context) for some in samples)
-    run = Run(Problem(pixels, few, bins, recipe, 0, bench.device, World()), network, lambda state: None, Rules(1e9))
+    problem, clock = Problem(pixels, few, bins, recipe, 0, bench.device, World()), StepClock()
+    state = problem.begin(network)
     started = time.perf_counter()
-    run.train()
+    train(problem, state, clock=clock)
     bench.wait()
     seconds = time.perf_counter() - started
     title = f"{case}: {recipe.epochs} epochs of {len(labelled)} images (limit 30 s, goal 10 s)"
-    return title, "", "", f"{seconds:.1f} s, validation included; {sum(run.spent.values()):.1f} s of steps"
+    return title, "", "", f"{seconds:.1f} s, validation included; {sum(clock.total.values()):.1f} s of steps"
 
 
 def main() -> None:

@@ -50,8 +50,10 @@ from photoz.sky.population import build_population
 from photoz.sky.render import Renderer
 from photoz.sky.request import Cutout
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Rules, Run
+from photoz.train.problem import Problem
+from photoz.train.run import train
 from photoz.train.sample import Labelled
+from photoz.train.state import State
 from photoz.train.validation import Validation, validate
 
 KINDS = {"64x64x5": (64, 5), "128x128x3": (128, 3)}
@@ -155,29 +157,29 @@ class Trained:
     tested: Validation
 
 
-def run(sample: Sample, train: Pixels, recipe: Recipe, build: Build, seed: int) -> Run:
+def run(sample: Sample, pixels: Pixels, recipe: Recipe, build: Build, seed: int) -> State:
     """Train on these, from the split train, and validate on the split val."""
     whole = len(sample.splits["train"])
     some, _ = sample.pixels("train").take(np.arange(0, whole, max(1, whole // 2048)))
     torch.manual_seed(seed)
     network = build(InputScaling.of(some.images_bchw.cpu().numpy())).to(sample.device)
     network.prepare(some)
-    problem = Problem(train, sample.pixels("val"), sample.bins, recipe, seed, sample.device, World())
-    found = Run(problem, network, lambda state: None, Rules(1e9))
-    found.train()
-    return found
+    problem = Problem(pixels, sample.pixels("val"), sample.bins, recipe, seed, sample.device, World())
+    state = problem.begin(network)
+    train(problem, state)
+    return state
 
 
 def epochs_for(sample: Sample, recipe: Recipe, build: Build, seconds: float) -> int:
     """How many take about so long, from the speed of a few steps."""
-    train = sample.splits["train"]
-    assert isinstance(train.images, DecodedImages)
-    count = min(TIMED_STEPS * recipe.batch_size, len(train))
-    first = DecodedImages(train.images.stored[:count], train.images.table[:count], train.images.image)
-    few = Pixels(Labelled(first, train.z_spec[:count]), sample.device, ["ebv"])
+    labelled = sample.splits["train"]
+    assert isinstance(labelled.images, DecodedImages)
+    count = min(TIMED_STEPS * recipe.batch_size, len(labelled))
+    first = DecodedImages(labelled.images.stored[:count], labelled.images.table[:count], labelled.images.image)
+    few = Pixels(Labelled(first, labelled.z_spec[:count]), sample.device, ["ebv"])
     short = run(sample, few, replace(recipe, epochs=2), build, 0)
     rate = float(short.progress.timings[-1]["train_images_per_s"])
-    return max(1, round(seconds * rate / len(train)))
+    return max(1, round(seconds * rate / len(labelled)))
 
 
 def trained(sample: Sample, recipe: Recipe, build: Build, seed: int, epochs: int) -> Trained:
@@ -211,7 +213,7 @@ def cells(runs: list[Trained]) -> list[str]:
     ]
 
 
-def score(done: Run, sample: Sample) -> Validation:
+def score(done: State, sample: Sample) -> Validation:
     """The best epoch's weights on the test split."""
     pixels = sample.pixels("test")
     batches = (batch for batch, _ in pixels.batches(np.array_split(np.arange(len(pixels)), 20)))

@@ -29,13 +29,14 @@ from photoz.runtime import World
 from photoz.train import distributed
 from photoz.train.launch import _free_port
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Rules, Run
+from photoz.train.problem import Problem
+from photoz.train.run import train
 from photoz.train.sample import Labelled
 from photoz.train.timing import StepClock
 
 RANKS, STEPS = 2, 10
 SIDES = {APERTURE_CNN: 64, MENKO2024: 128}
-WAYS = ("alone", "memory", "gloo")
+WAYS = ("alone", "together")
 Seconds = NDArray[np.float64]  # of each step
 
 
@@ -67,7 +68,7 @@ class Told:
 def steps_of(way: str, rank: int, told: Told) -> Seconds:
     """Seconds of each step but the first of a short training, with a share of the batch by itself or with the other."""
     side_px = SIDES[told.model]
-    world = World() if way == "alone" else World(rank, rank, RANKS, RANKS if way == "memory" else 1)
+    world = World() if way == "alone" else World(rank, rank, RANKS, RANKS)
     usual = recipe_for(told.model, 8000)
     share = usual.batch_size // RANKS
     images, z = drawn(STEPS * share * world.size, side_px)
@@ -75,16 +76,12 @@ def steps_of(way: str, rank: int, told: Told) -> Seconds:
     network, bins = fresh(told.model, side_px, recipe, images)
     few = DecodedImages(images.stored[:8], images.table[:8], images.image)
     parts = (Labelled(images, z), Labelled(few, z[:8]))
-    train, val = (Pixels(part, CPU, network.context) for part in parts)
-    run = Run(Problem(train, val, bins, recipe, 0, CPU, world), network, ignore, Rules(1e9))
-    run.clock = watch = Watch()
+    pixels, val = (Pixels(part, CPU, network.context) for part in parts)
+    problem, watch = Problem(pixels, val, bins, recipe, 0, CPU, world), Watch()
+    state = problem.begin(network)
     dist.barrier()
-    run.train()
+    train(problem, state, clock=watch)
     return np.diff(watch.ends)
-
-
-def ignore(_: object) -> None:
-    """Keep no checkpoint."""
 
 
 def take_part(rank: int, told: Told, results: "multiprocessing.Queue[tuple[int, dict[str, list[Seconds]]]]") -> None:
@@ -129,8 +126,7 @@ def rows(model: str, rounds: int) -> Iterator[Row]:
     title = (
         f"2 ranks, {model} {SIDES[model]}x{SIDES[model]}x3 ({step_ms:.0f} ms a step), of 2 independent processes' speed"
     )
-    yield title, "0.95", "0.98", share(found["memory"].mean(2).max(0))
-    yield "the same through gloo, as between machines", "", "", share(found["gloo"].mean(2).max(0))
+    yield title, "0.95", "0.98", share(found["together"].mean(2).max(0))
     yield "the limit: if only the slower one's pace counted", "", "", share(found["alone"].max(0).mean(1))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from jobs import logs
-from jobs.options import JobOptions, flag, naming, takes
+from jobs.options import WHOLE, JobOptions, flag, naming, takes
 from jobs.session import print_outcome
 from photoz import artifacts as stored
 from photoz.artifacts.refs import Ref
@@ -63,7 +63,7 @@ def run(
     inference: InferSettings,
     scoring: EvaluateSettings,
     options: JobOptions,
-    batch_size: Annotated[str | None, flag("batch-size", "Two jobs have one.", hidden=True)] = None,
+    batch_size: Annotated[int | None, flag("batch-size", "Two jobs have one.", hidden=True, **WHOLE)] = None,
 ) -> None:
     """Run catalog, shard, train, infer and evaluate in order on this machine, under one name.
 

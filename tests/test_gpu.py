@@ -16,7 +16,6 @@ from photoz.data import ImageFormat, open_shards
 from photoz.data.batches import fits_on, on_device, to_device
 from photoz.data.image_set import DecodedImages
 from photoz.infer import InferSettings
-from photoz.model.batch_norm import batch_normalised
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import autocast
 from photoz.model.names import APERTURE_CNN, MENKO2024, TORCHVISION, Recipe, recipe_for
@@ -26,9 +25,11 @@ from photoz.runtime import World
 from photoz.train import graphs
 from photoz.train.losses import BinnedLoss
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Rules, Run, Save
+from photoz.train.problem import Problem
+from photoz.train.run import Rules
+from photoz.train.run import train as train_state
 from photoz.train.sample import Labelled, load_labelled
-from photoz.train.state import Checkpoint
+from photoz.train.state import Checkpoint, State
 from tests.shards_support import every_image, processes_decode
 from tests.training_support import QUICK, batch_of, drawn_galaxies, drawn_shards, infer, train
 
@@ -95,14 +96,8 @@ def test_training_learns_and_infers_there_what_a_cpu_infers_from_the_same_weight
     assert apart.median() < 0.005  # bfloat16 has 8 bits
 
 
-def run_on(
-    device: torch.device,
-    recipe: Recipe,
-    save: Save = lambda state: None,
-    name: str = APERTURE_CNN,
-    micro_batch: int | None = None,
-) -> Run:
-    """A training of a few epochs, of which the batches have two sizes."""
+def problem_on(device: torch.device, recipe: Recipe, name: str = APERTURE_CNN) -> tuple[Problem, State]:
+    """A training of a few epochs, of which the batches have two sizes, before its first step."""
     images, z = drawn_galaxies(300, (3, 32, 32), "uint8")
     ebv = np.random.default_rng(0).uniform(0, 0.2, len(z))
     z += ebv  # which the images don't show
@@ -113,7 +108,8 @@ def run_on(
     torch.manual_seed(0)
     network = build_network(name, design(name, ImageShape(3, 32, 32), bins, recipe), scaling)
     network.to(device).prepare(pixels.take(np.arange(300))[0])
-    return Run(Problem(pixels, pixels, bins, recipe, 0, device, World()), network, save, Rules(1e9, micro_batch))
+    problem = Problem(pixels, pixels, bins, recipe, 0, device, World())
+    return problem, problem.begin(network)
 
 
 RECIPE = replace(recipe_for(APERTURE_CNN, 300), epochs=8, batch_size=44)  # has dropout, shifts and a changing rate
@@ -139,14 +135,17 @@ def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
     else:
         recipe = RECIPE if name == APERTURE_CNN else replace(recipe_for(name, 300), epochs=8, batch_size=44)
     recipe = replace(recipe, shift_px=shift_px)
-    recorded = run_on(device, recipe, name=name, micro_batch=micro_batch)
-    sizes = {recorded.plan.step_size(step) for step in range(recorded.plan.steps)}
-    recorded.train()
-    assert len(sizes) == 2 and recorded._recorded is not None and recorded._recorded._graphs.keys() == sizes
+    made: list[graphs.RecordedSteps] = []
+    real = graphs.RecordedSteps
+    monkeypatch.setattr("photoz.train.step.RecordedSteps", lambda step: made.append(real(step)) or made[-1])
+    problem, recorded = problem_on(device, recipe, name)
+    sizes = {problem.plan.step_size(step) for step in range(problem.plan.steps)}
+    train_state(problem, recorded, Rules(micro_batch=micro_batch))
+    assert len(sizes) == 2 and made[0]._graphs.keys() == sizes
     monkeypatch.setattr(graphs, "_AS_IS", 10**6)
-    plain = run_on(device, recipe, name=name, micro_batch=micro_batch)
-    plain.train()
-    assert plain._recorded is not None and not plain._recorded._graphs
+    problem, plain = problem_on(device, recipe, name)
+    train_state(problem, plain, Rules(micro_batch=micro_batch))
+    assert not made[1]._graphs
     found, expected = ([row["train_loss"] for row in run.progress.history] for run in (recorded, plain))
     # Some sums are in no fixed order, and steps add up; more so in bfloat16.
     relative, absolute = (0.02, 0.0) if name == APERTURE_CNN else (0.2, 1e-3)
@@ -157,16 +156,16 @@ def test_recorded_steps_learn_what_the_same_steps_learn_one_kernel_at_a_time(
 
 def test_a_training_goes_on_from_its_checkpoint(device: torch.device) -> None:
     saved: list[bytes] = []
-    unbroken = run_on(device, RECIPE, lambda state: saved.append(state.encode()))
-    unbroken.train()
-    resumed = run_on(device, RECIPE)
+    problem, unbroken = problem_on(device, RECIPE)
+    train_state(problem, unbroken, save=lambda checkpoint: saved.append(checkpoint.encode()))
+    problem, resumed = problem_on(device, RECIPE)
     checkpoint = Checkpoint.decode(saved[3], device)
-    resumed.resume(checkpoint)
+    resumed.restore(checkpoint)
     kept = list(checkpoint.optimizer["state"].values())
     for own, other in zip(resumed.optimizer.state.values(), kept, strict=True):
         assert all(torch.equal(own[name], other[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
-        assert float(own["step"]) == 4 * resumed.plan.steps and bool(own["exp_avg_sq"].any())
-    resumed.train()
+        assert float(own["step"]) == 4 * problem.plan.steps and bool(own["exp_avg_sq"].any())
+    train_state(problem, resumed)
     found, expected = ([row["train_loss"] for row in run.progress.history[4:]] for run in (resumed, unbroken))
     np.testing.assert_allclose(found, expected, rtol=0.02)
 
@@ -189,32 +188,6 @@ def test_menko2024_is_its_layers_one_after_the_other(device: torch.device) -> No
         with autocast(device):
             found = network.features(batch)
     assert float((found - expected).abs().mean() / expected.std()) < 0.1  # bfloat16 has 8 bits: 0.051 was seen
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize(("channels", "side_px", "folds"), [(32, 48, True), (64, 10, True), (32, 3, False)])
-def test_batch_norm_of_few_channels_is_what_float64_says(
-    channels: int, side_px: int, folds: bool, layout: torch.memory_format, dtype: torch.dtype, device: torch.device
-) -> None:
-    torch.manual_seed(0)
-    shape = (6, channels, side_px, side_px)
-    images = (3 * torch.randn(shape, device=device) + 2).to(dtype, memory_format=layout)
-    gradient = torch.randn(shape, device=device).to(dtype)
-    found = []
-    for precision in (dtype, torch.float64):
-        norm = nn.BatchNorm2d(channels, device=device, dtype=torch.float64 if precision == torch.float64 else None)
-        with torch.no_grad():
-            norm.weight.copy_(torch.linspace(-1, 2, channels))
-        x = images.to(precision, copy=True).requires_grad_()
-        y = batch_normalised(x, norm) if precision == dtype else norm(x)
-        y.backward(gradient.to(precision))
-        found.append([y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
-    assert ("Folded" in type(found[0][0].grad_fn).__name__) == folds
-    rounded = 1e-5 if dtype == torch.float32 else 1e-2
-    summed = 1e-5 if folds else rounded  # where torch does it, gradients' sums are as inexact as bfloat16
-    for own, exact, close in zip(*found, [rounded] * 2 + [summed] * 4, strict=True):
-        torch.testing.assert_close(own.double(), exact, rtol=close, atol=close * float(exact.abs().max()))
 
 
 def test_ddp_over_nccl_gives_one_rank_the_gradients_that_it_has_alone(device: torch.device, tmp_path: Path) -> None:

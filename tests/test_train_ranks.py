@@ -23,7 +23,8 @@ from photoz.runtime import World
 from photoz.train import distributed
 from photoz.train.forward import measured
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Rules, Run
+from photoz.train.problem import Problem
+from photoz.train.run import Rules, train
 from photoz.train.sample import Labelled
 from photoz.train.state import Checkpoint
 from tests.training_support import drawn_galaxies
@@ -46,11 +47,11 @@ def learn(world: World, micro_batch: int | None = None, look_every: int = 1, epo
     torch.set_num_threads(1)
     problem, network = problem_of(GALAXIES, world)
     problem = replace(problem, recipe=replace(problem.recipe, epochs=epochs))
-    run = Run(problem, network, lambda state: None, Rules(1e9, micro_batch))
-    run.look_every = look_every
-    run.train()
-    weights = torch.cat([parameter.detach().reshape(-1) for parameter in run.network.parameters()])
-    return Learned([row["train_loss"] for row in run.progress.history], weights.tolist())
+    problem = replace(problem, look_every=look_every)
+    state = problem.begin(network)
+    train(problem, state, Rules(micro_batch=micro_batch))
+    weights = torch.cat([parameter.detach().reshape(-1) for parameter in state.network.parameters()])
+    return Learned([row["train_loss"] for row in state.progress.history], weights.tolist())
 
 
 def problem_of(count: int, world: World, shift_px: int = 0) -> tuple[Problem, Network]:
@@ -59,22 +60,22 @@ def problem_of(count: int, world: World, shift_px: int = 0) -> tuple[Problem, Ne
     layout = ImageFormat(format="jpg", channels=3, height=SIDE_PX, width=SIDE_PX, dtype="uint8", source="files")
     stored = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     labelled = Labelled(DecodedImages(stored, pa.table({"z_spec": z, "ebv": z[::-1] / 5}), layout), z)
-    train, val = (Pixels(labelled, CPU, ["ebv"]) for _ in range(2))
+    pixels, val = (Pixels(labelled, CPU, ["ebv"]) for _ in range(2))
     recipe = replace(recipe_for(APERTURE_CNN, 8000), batch_size=20, augment=False, members=1, shift_px=shift_px)
     bins = RedshiftBins.covering(z, 40)
     torch.manual_seed(0)
     sizes = design(APERTURE_CNN, ImageShape(3, SIDE_PX, SIDE_PX), bins, recipe)
     network = build_network(APERTURE_CNN, sizes, InputScaling.of(images))
-    network.prepare(train.take(np.arange(50))[0])
-    return Problem(train, val, bins, recipe, 0, CPU, world), network
+    network.prepare(pixels.take(np.arange(50))[0])
+    return Problem(pixels, val, bins, recipe, 0, CPU, world), network
 
 
 def measurements(world: World) -> list[list[float]]:
     """What a network measures of more galaxies than a batch or two of them hold."""
     torch.set_num_threads(1)
     problem, network = problem_of(1100, world)
-    train = measured(network, "train", problem.train, world, CPU)
-    found: list[list[float]] = train.take(np.arange(1100))[0].measured_bf.tolist()
+    known = measured(network, "train", problem.train, world, CPU)
+    found: list[list[float]] = known.take(np.arange(1100))[0].measured_bf.tolist()
     return found
 
 
@@ -144,12 +145,12 @@ def test_ranks_that_share_the_measuring_have_the_bits_that_one_has() -> None:
 def test_photometry_is_kept_unless_images_are_shifted(shift_px: int, kept: bool) -> None:
     problem, network = problem_of(60, World(), shift_px)
     problem = replace(problem, recipe=replace(problem.recipe, epochs=1, augment=True))
-    run = Run(problem, network, lambda state: None, Rules(1e9))
+    state = problem.begin(network)
     trained, asked = [], []
-    run.network.register_forward_pre_hook(lambda _, given: trained.append(given[2].shape[1]))
-    features = run.average.network.features
-    run.average.network.features = lambda given: asked.append(given.measured_bf.shape[1]) or features(given)
-    run.train()
+    state.network.register_forward_pre_hook(lambda _, given: trained.append(given[2].shape[1]))
+    features = state.average.network.features
+    state.average.network.features = lambda given: asked.append(given.measured_bf.shape[1]) or features(given)
+    train(problem, state)
     assert trained == [network.measurements if kept else 0] * 3
     assert asked == [network.measurements]
 
@@ -158,13 +159,14 @@ def test_a_run_with_photometry_measured_before_goes_on_to_the_same_bits() -> Non
     problem, network = problem_of(60, World())
     problem = replace(problem, recipe=replace(problem.recipe, epochs=3, augment=True, dropout=0.1))
     saved: list[bytes] = []
-    unbroken = Run(problem, network, lambda state: saved.append(state.encode()), Rules(1e9))
-    unbroken.train()
+    unbroken = problem.begin(network)
+    train(problem, unbroken, save=lambda checkpoint: saved.append(checkpoint.encode()))
     assert len(saved) == 3
     again, network = problem_of(60, World())
-    resumed = Run(replace(again, recipe=problem.recipe), network, lambda state: None, Rules(1e9))
-    resumed.resume(Checkpoint.decode(saved[0], CPU))
-    resumed.train()
+    again = replace(again, recipe=problem.recipe)
+    resumed = again.begin(network)
+    resumed.restore(Checkpoint.decode(saved[0], CPU))
+    train(again, resumed)
     assert resumed.progress.history == unbroken.progress.history
     weights = (run.network.state_dict().values() for run in (resumed, unbroken))
     assert all(torch.equal(own, other) for own, other in zip(*weights, strict=True))

@@ -43,7 +43,7 @@ if __name__ == "__main__":
 """
 MEASURING, STEP, VALIDATION, CALIBRATION = (
     ("run", "module", "measured"),
-    ("run", "module.Run", "_step"),
+    ("step", "module.TrainingStep", "take"),
     ("run", "module", "run_on_first"),
     ("finish", "module", "run_on_first"),
 )

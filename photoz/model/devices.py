@@ -18,8 +18,6 @@ from photoz.errors import BadInput
 
 log = logging.getLogger("photoz.model")
 
-DEVICES = ("auto", "cpu", "cuda")
-
 # The oldest driver for each CUDA (NVIDIA's CUDA compatibility guide): its minor versions run on one another's drivers.
 LEAST_DRIVER = {12: "525", 13: "580"}
 _NVIDIA_VERSION, _DEVICE_FILES = Path("/proc/driver/nvidia/version"), Path("/dev")

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from photoz.model.batch_norm import batch_normalised
 from photoz.model.light import Light
 from photoz.model.network import Batch, Network
 from photoz.model.scaling import InputScaling
@@ -69,7 +68,8 @@ def _normalised(x: torch.Tensor, convolution: nn.Conv2d, norm: nn.Module) -> tor
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     padding = convolution.padding
     if norm.training:
-        return batch_normalised(functional.conv2d(x, convolution.weight, padding=padding), norm)
+        y: torch.Tensor = norm(functional.conv2d(x, convolution.weight, padding=padding))
+        return y
     assert norm.running_mean is not None and norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

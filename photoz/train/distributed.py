@@ -20,6 +20,7 @@ from photoz.errors import ExitCode, PhotozError, Preempted, TryAgain
 log = logging.getLogger("photoz.ranks")
 
 SAY_EVERY_S = 60.0
+_LINGER_S = 2.0
 _SHELL_HINT = (
     "; in a shell of `srun --pty` no other rank starts by itself: run `srun --overlap photoz-job train`, "
     "or `env -u SLURM_STEP_NUM_TASKS photoz-job train` to train with one process"
@@ -55,7 +56,10 @@ def joined(world: runtime.World, device: torch.device, timeout_s: float) -> Iter
             raise
         # A rank that was asked to stop may find that another one has already gone: a collective fails then.
         runtime.check_stop()
-        raise _failure_of_another(error) from error
+        failure = _failure_of_another(error)
+        if world.rank == 0:
+            time.sleep(_LINGER_S)  # this process keeps the store in which the other ranks look for the reason
+        raise failure from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -13,7 +13,7 @@ from photoz.model.registry import ImageShape
 from photoz.model.residuals import ResidualSpread
 from photoz.model.scaling import InputScaling
 from photoz.train.forward import in_batches, run_on_first
-from photoz.train.run import Problem
+from photoz.train.problem import Problem
 from photoz.train.validation import Validation, validate
 
 _FAMILIARITY_IMAGES = 5000

@@ -29,10 +29,11 @@ from photoz.train.checkpoints import Checkpoints, shelf_for
 from photoz.train.finish import Blueprint, finish
 from photoz.train.launch import ranks_on_this_machine
 from photoz.train.pixels import Pixels
-from photoz.train.run import Problem, Rules, Run
+from photoz.train.problem import Problem
+from photoz.train.run import Rules, train
 from photoz.train.sample import check_splits, load_labelled, shuffled
 from photoz.train.settings import RECIPE, TrainSettings
-from photoz.train.state import Checkpoint
+from photoz.train.state import Checkpoint, State
 from photoz.train.tracking import Report, Tracked, tracked
 from photoz.train.validation import CRITERION, Validation
 
@@ -98,7 +99,6 @@ def _rules(settings: TrainSettings, report: Report) -> Rules:
     return Rules(
         save_every_s=parse_duration(settings.checkpoint_every),
         micro_batch=settings.micro_batch,
-        rank_timeout_s=parse_duration(settings.rank_timeout),
         report=report,
     )
 
@@ -109,39 +109,41 @@ def _make(task: _Task, rules: Rules, draft: Draft, kept: Checkpoints) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     resident = fits_on(device, (source.count("train") + source.count("val")) * source.image.image_bytes)
-    train, val = (
+    train_set, val_set = (
         load_labelled(source, split, settings.decoded, device if resident else None) for split in ("train", "val")
     )
     if settings.shuffle_labels:
-        train, val = shuffled(train, settings.seed), shuffled(val, settings.seed)
-    bins = RedshiftBins.covering(train.z_spec, settings.bins)
-    some = evenly(len(train), InputScaling.MOST_IMAGES)
+        train_set, val_set = shuffled(train_set, settings.seed), shuffled(val_set, settings.seed)
+    bins = RedshiftBins.covering(train_set.z_spec, settings.bins)
+    some = evenly(len(train_set), InputScaling.MOST_IMAGES)
     scaling = replace(
-        InputScaling.of(Pixels(train, device, ()).take(some)[0].images_bchw.cpu().numpy()), unit=source.image.unit
+        InputScaling.of(Pixels(train_set, device, ()).take(some)[0].images_bchw.cpu().numpy()), unit=source.image.unit
     )
     image = ImageShape(source.image.channels, source.image.height, source.image.width)
     blueprint = Blueprint(settings.model, design(settings.model, image, bins, task.recipe), image, scaling)
     torch.manual_seed(settings.seed)
     network = build_network(blueprint.name, blueprint.sizes, scaling)
-    pixels, val_pixels = (Pixels(labelled, device, network.context) for labelled in (train, val))
+    pixels, val_pixels = (Pixels(labelled, device, network.context) for labelled in (train_set, val_set))
     problem = Problem(pixels, val_pixels, bins, task.recipe, settings.seed, device, world)
     network.to(device).prepare(pixels.take(np.arange(min(len(pixels), _PREPARE_IMAGES)))[0])
     log.info("Galactic reddening E(B-V): %s", "an input" if "ebv" in network.used_context else "not used")
-    run = Run(problem, network, lambda state: kept.save(state.progress.steps_done, state.encode()), rules)
+    state = problem.begin(network)
     saved = kept.newest(lambda data: Checkpoint.decode(data, device).check_fit(network)) if world.rank == 0 else None
     saved = distributed.from_first(saved, world, device)
     if saved is not None:
-        run.resume(Checkpoint.decode(saved, device))
-    run.train()
-    finished = finish(blueprint, run.best_network() if world.rank == 0 else run.network, problem)
+        state.restore(Checkpoint.decode(saved, device))
+        at = state.progress
+        log.info("resumed in epoch %d, after step %d of %d", at.epoch + 1, at.step, problem.plan.steps)
+    train(problem, state, rules, lambda found: kept.save(found.progress.steps_done, found.encode()))
+    finished = finish(blueprint, state.best_network() if world.rank == 0 else state.network, problem)
     if finished is not None:
-        _publish(task, run, *finished, draft)
+        _publish(task, problem, state, *finished, draft)
         kept.clear()
     distributed.wait_for_all(world)
 
 
-def _publish(task: _Task, run: Run, model: RedshiftModel, val: Validation, draft: Draft) -> None:
-    shards, settings, problem, at = task.source.artifact, task.settings, run.problem, run.progress
+def _publish(task: _Task, problem: Problem, state: State, model: RedshiftModel, val: Validation, draft: Draft) -> None:
+    shards, settings, at = task.source.artifact, task.settings, state.progress
     counts = {"train": len(problem.train), "val": len(problem.val)}
     facts = {
         "best_epoch": at.best_epoch,

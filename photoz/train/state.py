@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from photoz.errors import BadFormat
+from photoz.model.names import Recipe
+from photoz.model.network import Network
+from photoz.train.optimizer import WeightAverage, make_optimizer
 
 Weights = dict[str, torch.Tensor]
 
@@ -66,6 +69,38 @@ class Checkpoint:
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadFormat(f"not a checkpoint of this version ({reason})") from None
+
+
+class State:
+    """All that a run of `steps` steps changes: the network, its average, the optimizer, the best weights, progress."""
+
+    def __init__(self, network: Network, recipe: Recipe, steps: int) -> None:
+        self.network = network
+        self.average = WeightAverage(network, recipe.average * steps)
+        self.optimizer = make_optimizer(network, recipe)
+        self.best: Weights = {}
+        self.progress = Progress()
+
+    def checkpoint(self) -> Checkpoint:
+        """The state to save; its weights are those in use."""
+        weights, average = self.network.state_dict(), self.average.network.state_dict()
+        return Checkpoint(weights, average, self.best, self.optimizer.state_dict(), self.progress)
+
+    def restore(self, found: Checkpoint) -> None:
+        """Go on from a saved state."""
+        self.network.load_state_dict(found.network)
+        self.average.network.load_state_dict(found.average)
+        self.optimizer.load_state_dict(found.optimizer)
+        self.best, self.progress = found.best, found.progress
+
+    def keep_best(self) -> None:
+        """The averaged weights are the best so far."""
+        self.best = {name: value.clone() for name, value in self.average.network.state_dict().items()}
+
+    def best_network(self) -> Network:
+        """The averaged network with the best weights."""
+        self.average.network.load_state_dict(self.best)
+        return self.average.network
 
 
 def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:

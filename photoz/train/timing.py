@@ -14,6 +14,7 @@ class StepClock:
     """Seconds by part of the step. On CUDA these are the CPU's, which runs ahead of the device between two looks."""
 
     def __init__(self) -> None:
+        self.total = dict.fromkeys(PARTS, 0.0)  # of all epochs
         self.start()
 
     def start(self) -> None:
@@ -25,6 +26,7 @@ class StepClock:
         """What has passed since the last lap went into this part."""
         now = time.monotonic()
         self.seconds[part] += now - self._counted_until
+        self.total[part] += now - self._counted_until
         self._counted_until = now
 
     def columns(self) -> dict[str, float]:
