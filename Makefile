@@ -10,8 +10,10 @@ READY := $(VENV)/.ready
 STORE ?= ./photoz-store
 # Docker's images between two runs of test-images.
 TEST_IMAGES ?= build/test-images
+# Processes that run tests.
+WORKERS ?= 4
 
-.PHONY: help setup demo lint test test-all test-images test-apptainer bench bench-accuracy chaos fuzz clean
+.PHONY: help setup demo lint test test-all test-images test-apptainer bench bench-accuracy chaos fuzz nightly test-torchvision clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +43,13 @@ lint: setup  ## ruff, mypy, import-linter, shellcheck, yamllint
 test: lint  ## lint, types and the quick tests
 	$(BIN)/python -m pytest -m "not real" -n 2
 
-test-all: lint  ## every test but that of Apptainer, those against real servers, clusters and containers too (half an hour on 2 cores)
-	$(BIN)/python -m pytest -m "not apptainer" -n 2 --dist loadgroup
+# Lint runs beside the tests. Most real tests wait for servers: four workers keep two cores busy.
+test-all: setup  ## lint, types and every test but that of Apptainer, those against real servers, clusters and containers too (20 minutes on 2 cores)
+	@$(MAKE) --no-print-directory lint > $(VENV)/lint.log 2>&1 & lint=$$!; \
+	$(BIN)/python -m pytest -m "not apptainer" -n $(WORKERS) --dist loadgroup 2>&1 | tee $(VENV)/tests.log; \
+	tests=$${PIPESTATUS[0]}; \
+	wait $$lint || { cat $(VENV)/lint.log; echo "make: lint failed, see above; of the tests:"; tail -n 1 $(VENV)/tests.log; exit 1; }; \
+	exit $$tests
 
 test-images: setup  ## of these, those of the image alone; its layers stay for the next time (root; apt: docker.io docker-compose iptables mmdebstrap)
 	TEST_IMAGES=$(TEST_IMAGES) $(BIN)/python -m pytest -n 0 \
@@ -65,5 +72,14 @@ fuzz: setup  ## coverage-guided fuzzing of all that reads untrusted bytes, a min
 	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*sorted(TARGETS))'); do \
 		$(BIN)/python -m tests.fuzz $$target --seconds 60; done
 
+nightly: chaos fuzz test-torchvision  ## what is long or random: chaos, fuzzing, torchvision's networks (an hour and a half on 2 cores)
+
+# torchvision does not import beside the CPU torch of the other environment, so it has one of its own (5.5 GB).
+TORCHVISION := .venv-torchvision
+test-torchvision: setup  ## the tests of torchvision's networks, in an environment of their own
+	test -x $(TORCHVISION)/bin/python || $(PYTHON) -m venv $(TORCHVISION)
+	$(TORCHVISION)/bin/python -m pip install -qq --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 -e '.[dev]'
+	$(TORCHVISION)/bin/python -m pytest -n 0 tests/test_torchvision.py tests/test_scaling.py
+
 clean:  ## remove what make has made, but no store
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .venv-torchvision .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

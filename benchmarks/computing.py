@@ -33,7 +33,6 @@ from photoz.data import ImageFormat, Images, open_shards
 from photoz.data.batches import to_device
 from photoz.data.image_set import DecodedImages
 from photoz.infer import InferSettings, infer_redshifts
-from photoz.infer.rows import as_parquet
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import has_bfloat16, keep_freed_memory
 from photoz.model.names import APERTURE_CNN, MENKO2024, Recipe, recipe_for
@@ -44,6 +43,7 @@ from photoz.model.saved import load_model
 from photoz.model.scaling import InputScaling
 from photoz.runtime import World, usable_cores
 from photoz.shards import ShardSettings
+from photoz.tables.predictions import encode_predictions
 from photoz.train.losses import BinnedLoss, Loss, squared_error
 from photoz.train.optimizer import make_optimizer
 from photoz.train.pixels import Pixels
@@ -185,7 +185,9 @@ def infer_figures(shards: Artifact, name: str, side_px: int, rounds: int) -> lis
     found = alternated({"own": bare(own), "large": bare(LARGER_BATCH), "decode": decode, "job": job}, rounds)
     made = load(shards.store, Ref("predictions", "bench-0"))
     tables = [made.table(f"{piece}.parquet") for piece in open_shards(shards).shard_names("train")]
-    written = statistics.median(cost(lambda: [as_parquet(table) for table in tables]).cpu for _ in range(rounds))
+    written = statistics.median(
+        cost(lambda: [encode_predictions(table) for table in tables]).cpu for _ in range(rounds)
+    )
     title = f"infer, {name} {side_px}x{side_px}x3, {len(images)} JPEGs to Parquet"
     faster = min(("own", "large"), key=lambda bare: statistics.median(one.wall for one in found[bare]))
     speed = ratio(found[faster], found["job"])

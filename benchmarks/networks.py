@@ -35,6 +35,7 @@ from benchmarks.gpu import backbones, resident
 from photoz.artifacts import Artifact, Ref, load, open_store
 from photoz.data import ImageFormat
 from photoz.data.image_set import DecodedImages
+from photoz.metrics import scaled_residual, sigma_mad
 from photoz.model.aperture_cnn import ApertureCNN, ApertureShape, stem_stride
 from photoz.model.bins import RedshiftBins
 from photoz.model.devices import choose_device, keep_freed_memory
@@ -226,8 +227,7 @@ def trees(catalog: pa.Table, bands: str) -> float:
     split, z = catalog["split"].to_numpy(), catalog["z_spec"].to_numpy()
     model = HistGradientBoostingRegressor(random_state=0).fit(features[split != "test"], z[split != "test"])
     z = z[split == "test"]
-    dz = (model.predict(features[split == "test"]) - z) / (1 + z)
-    return float(1.4826 * np.median(np.abs(dz - np.median(dz))))
+    return float(sigma_mad(scaled_residual(model.predict(features[split == "test"]), z)))
 
 
 @lru_cache(maxsize=1)

@@ -43,6 +43,7 @@ OWN_VARIABLES = (
     "PHOTOZ_CACHE_SIZE",
     "PHOTOZ_COMMIT",
     "PHOTOZ_IMAGE",
+    "PHOTOZ_PATIENCE",
     "PHOTOZ_TERMINATION_LOG",
     "PHOTOZ_TMPDIR",  # of containers/photoz.def
 )

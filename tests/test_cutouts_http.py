@@ -15,6 +15,7 @@ from PIL import Image
 
 from photoz.errors import BadInput, Preempted, TryAgain
 from photoz.images.picture import NoCutout
+from photoz.retry import Patience
 from photoz.surveys.sdss import jpeg as cutouts
 from photoz.surveys.sdss.jpeg import CutoutService, fetch_cutouts
 from photoz.surveys.sdss.sky_jpeg import check_jpeg
@@ -26,8 +27,7 @@ Answer = Callable[[float, int], bytes]
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutouts, "BACKOFF_S", 0.002)
-    monkeypatch.setattr(cutouts, "BACKOFF_MAX_S", 0.05)
+    monkeypatch.setattr(cutouts, "BACKOFF", Patience(budget_s=0.0, longest_pause_s=0.02))
 
 
 def service(server: CutoutServer, **changes: float | None) -> CutoutService:

@@ -15,8 +15,9 @@ from photoz.evaluate.baselines import (
     survey_photo_z,
     training_mean,
 )
-from photoz.evaluate.metrics import outlier_fraction, r2, scaled_residual, sigma_mad
+from photoz.evaluate.metrics import r2
 from photoz.evaluate.stamps import colours
+from photoz.metrics import outlier_fraction, scaled_residual, sigma_mad
 from tests.evaluate_chain import sdss_rows
 
 

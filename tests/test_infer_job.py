@@ -11,8 +11,8 @@ import pytest
 from photoz.artifacts import Artifact, Destination
 from photoz.errors import BadInput
 from photoz.infer import InferSettings, infer_redshifts
-from photoz.infer.rows import Flag
 from photoz.runtime import TaskSlice
+from photoz.tables.predictions import Flag
 from tests.shards_support import galaxies_table
 from tests.training_support import QUICK, drawn_galaxies, drawn_shards, infer, published, shards_of, train
 

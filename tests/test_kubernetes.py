@@ -210,6 +210,7 @@ def test_pods_whose_store_goes_away_for_longer_than_their_patience_end_with_75_a
     api: Api, tmp_path: Path, docker: Docker, image_commit: str, in_one_process: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = SMALL | {"PHOTOZ_EPOCHS": "40", "AWS_ENDPOINT_URL_S3": "http://seaweedfs:8333"}
+    settings["PHOTOZ_PATIENCE"] = "20s"
     apply_folder(api, tmp_path / "k8s", **settings)
     apply_secret(api)
     with cluster_of(api, docker, "photoz-away") as cluster:

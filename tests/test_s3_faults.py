@@ -23,7 +23,7 @@ from photoz import runtime
 from photoz.artifacts.s3_store import MAX_PUT_BYTES, S3Store
 from photoz.artifacts.store import NoSuchKey, open_store
 from photoz.errors import BadFormat, BadInput, ExitCode, Preempted, TryAgain
-from photoz.patience import Patience, retry_after_s
+from photoz.retry import Patience, retry_after_s
 from tests.s3_proxy import Proxy, parse_faults, running_proxy
 from tests.seaweedfs import SECRET_KEY
 

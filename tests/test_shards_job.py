@@ -15,9 +15,9 @@ import pytest
 from photoz.artifacts import Artifact, Destination, Ref, load
 from photoz.data import open_shards
 from photoz.errors import BadInput, Preempted, TryAgain
+from photoz.retry import Patience
 from photoz.runtime import TaskSlice
 from photoz.shards import ShardSettings, build_shards
-from photoz.shards import cutouts as shard_cutouts
 from photoz.surveys.sdss import jpeg as cutouts
 from tests.cutout_server import cutout_server, good, reply
 from tests.shards_support import (
@@ -36,7 +36,7 @@ SETTINGS = ShardSettings(samples_per_shard=8)
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutouts, "BACKOFF_S", 0.002)
+    monkeypatch.setattr(cutouts, "BACKOFF", Patience(budget_s=0.0, longest_pause_s=0.02))
 
 
 def files_catalog(tmp_path: Path, count: int = 60) -> Artifact:
@@ -125,8 +125,7 @@ def test_what_was_done_when_the_survey_went_down_is_not_asked_for_again(
 ) -> None:
     catalog = survey_catalog(tmp_path)
     monkeypatch.setattr(cutouts, "AHEAD", 2)
-    impatient = shard_cutouts.CutoutService
-    monkeypatch.setattr(shard_cutouts, "CutoutService", lambda **given: impatient(**given, patience_s=0.3))
+    monkeypatch.setenv("PHOTOZ_PATIENCE", "0.3s")
     down = {"after": 25}
 
     def answer(ra: float, nth: int) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from photoz.errors import BadInput, ExitCode, PhotozError, TryAgain
-from photoz.patience import Patience
+from photoz.retry import Patience
 from photoz.sky import SkyIdentity, sky_identity
 from photoz.sky.faults import KINDS, parse_faults
 from photoz.sky.population import build_population
@@ -72,8 +72,7 @@ def sky() -> Iterator[EmbeddedSky]:
 
 @pytest.fixture(autouse=True)
 def quick_cutouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutouts, "BACKOFF_S", 0.01)
-    monkeypatch.setattr(cutouts, "BACKOFF_MAX_S", 0.1)
+    monkeypatch.setattr(cutouts, "BACKOFF", Patience(budget_s=0.0, longest_pause_s=0.02))
     monkeypatch.setattr(cutouts, "TIMEOUT", urllib3.Timeout(connect=5, read=4))
 
 

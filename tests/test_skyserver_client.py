@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photoz.errors import BadInput, ExitCode, PhotozError, TryAgain
-from photoz.patience import Patience
+from photoz.retry import Patience
 from photoz.surveys import survey_named
 from photoz.surveys.sdss.server import Server
 from photoz.surveys.sdss.skyserver import COUNT_SCHEMA, SkyServer

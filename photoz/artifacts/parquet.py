@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -150,3 +151,10 @@ def _check(unfolded: int, file_bytes: int) -> None:
     limit = max(ALWAYS_ALLOWED, MOST_UNFOLDED * file_bytes)
     if unfolded > limit:
         raise pa.ArrowInvalid(f"{file_bytes} bytes that unfold to {unfolded}, at most {limit} are read")
+
+
+def parquet_bytes(rows: pa.Table, **options: Any) -> bytes:
+    """A table as a Parquet file, with pyarrow's options; the same rows give the same bytes."""
+    file = io.BytesIO()
+    pq.write_table(rows.combine_chunks(), file, **options)
+    return file.getvalue()

@@ -16,7 +16,7 @@ from botocore.config import Config
 
 from photoz.artifacts.s3_failures import FAILURES, StaleCredentials, Transient, meaning, one_line
 from photoz.errors import BadInput, TryAgain
-from photoz.patience import Patience
+from photoz.retry import Attempts, Patience
 
 log = logging.getLogger("photoz.artifacts")
 
@@ -81,11 +81,11 @@ class Tries:
         self._connection, self._key = connection, key
         self._where = f"store {connection.url}: {key}"
         self._renewed = False
-        self.progress()
+        self._attempts = Attempts(connection.patience)
 
     def progress(self) -> None:
         """The budget is for a standstill: it begins anew with every part that arrives."""
-        self._count, self._began = 0, self._connection.patience.now()
+        self._attempts.restart()
 
     def __enter__(self) -> Any:
         self._client = self._connection.client
@@ -119,16 +119,13 @@ class Tries:
         self._connection.renew(self._client)
 
     def _pause(self, found: Transient) -> None:
-        connection, patience = self._connection, self._connection.patience
-        self._count += 1
-        pause_s = patience.pause_s(self._count, found.after_s)
-        budget_s = patience.budget_s if connection.answered else min(patience.budget_s, patience.first_contact_s)
-        waited_s = patience.now() - self._began
-        if waited_s + pause_s > budget_s:
+        connection, attempts = self._connection, self._attempts
+        pause_s = attempts.pause_s(found.after_s, connection.answered)
+        if pause_s is None:
             asked = f" and asks to wait {found.after_s:.0f} s" if found.after_s else ""
             raise TryAgain(
-                f"{self._where}: {found}{asked}; tried {self._count} times in {waited_s:.0f} s at "
+                f"{self._where}: {found}{asked}; tried {attempts.failures} times in {attempts.seconds:.0f} s at "
                 f"{connection.endpoint}: {found.advice}"
             ) from None
         log.warning("%s: %s; trying again in %.1f s", self._where, found, pause_s)
-        patience.sleep(pause_s)
+        connection.patience.sleep(pause_s)

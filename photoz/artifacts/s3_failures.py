@@ -11,7 +11,7 @@ from botocore.parsers import ResponseParserError
 
 from photoz.artifacts.store import NoSuchKey
 from photoz.errors import BadInput
-from photoz.patience import Patience, http_date, retry_after_s
+from photoz.retry import TRANSIENT_STATUSES, Patience, http_date, retry_after_s
 
 FAILURES = (aws.ClientError, aws.BotoCoreError, ResponseParserError, http.HTTPError)
 
@@ -20,7 +20,6 @@ _NETWORK = "check AWS_ENDPOINT_URL_S3 and the network, then run the same command
 _BUSY = "the store is busy or partly down: run the same command again later"
 _DAMAGED = "check what lies between here and the store (a proxy?), then run the same command again"
 
-_TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES = frozenset({
     "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "ThrottlingException",
     "TooManyRequests", "RequestLimitExceeded", "BandwidthLimitExceeded", "XMinioServerNotInitialized",
@@ -137,7 +136,7 @@ def _refusal(error: aws.ClientError, url: str, where: str, patience: Patience) -
         return StaleCredentials(code)
     if code in _DAMAGED_CODES:
         return Transient(f"{code}: the bytes sent were not those that arrived", _DAMAGED)
-    if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUSES:
+    if code in _TRANSIENT_CODES or status in TRANSIENT_STATUSES:
         name = code if code == str(status) else f"{code} ({status})"
         after_s = retry_after_s(headers.get("retry-after"), patience.wall())
         return Transient(f"the server answers {name}", _BUSY, after_s=after_s)

@@ -13,7 +13,7 @@ from photoz.artifacts.s3_connection import Connection, Tries
 from photoz.artifacts.s3_failures import WRONG_BYTES, LostRace, PastTheEnd, damaged, strange_reply
 from photoz.artifacts.store import SMALL_BYTES, NoSuchKey, StoredObject
 from photoz.errors import BadFormat, BadInput, TryAgain
-from photoz.patience import Patience
+from photoz.retry import Patience
 
 MAX_PUT_BYTES = 5 * 2**30  # S3's limit for one PutObject
 _CHUNK = 2**20

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from photoz import progress, runtime
 from photoz.artifacts import Draft
+from photoz.artifacts.parquet import parquet_bytes
 from photoz.catalog.cleaning import Attrition
 from photoz.errors import PhotozError
 from photoz.surveys.survey import HASH_RANGE, CatalogQuery
@@ -84,9 +85,8 @@ def fetch_pages(draft: Draft, query: CatalogQuery, plan: PagePlan) -> None:
         for name in todo:
             runtime.check_stop()
             rows = query.page(*pages[name])
-            file = draft.scratch / f"{name}.parquet"
-            pq.write_table(rows, file, compression="zstd")
-            draft.finish_piece(name, facts={"rows": rows.num_rows}, staged=[draft.put_stage(file.name, file)])
+            page = parquet_bytes(rows, compression="zstd")
+            draft.finish_piece(name, facts={"rows": rows.num_rows}, staged=[draft.put_stage(f"{name}.parquet", page)])
             bar.advance()
 
 

@@ -1,13 +1,12 @@
 """Columns of a catalogue: names, types, units and meanings, and the bytes of its Parquet file."""
 
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from photoz.artifacts.parquet import parquet_bytes
 from photoz.surveys.survey import Column
 
 # name -> (type, unit, description)
@@ -78,11 +77,9 @@ def conform(rows: pa.Table, about: dict[str, Any], survey_columns: Mapping[str, 
 
 
 def encode(catalog: pa.Table) -> bytes:
-    """The catalogue as Parquet; the same rows give the same bytes."""
-    sink = io.BytesIO()
-    pq.write_table(
-        catalog.combine_chunks(),
-        sink,
+    """The catalogue as Parquet."""
+    return parquet_bytes(
+        catalog,
         row_group_size=65_536,
         compression="zstd",
         compression_level=3,
@@ -92,4 +89,3 @@ def encode(catalog: pa.Table) -> bytes:
         write_statistics=True,
         store_schema=True,
     )
-    return sink.getvalue()

@@ -3,11 +3,9 @@
 Legend: n galaxies, k redshift bins, e = k + 1 bin edges.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +15,10 @@ import pyarrow.compute as pc
 from photoz.artifacts import Artifact
 from photoz.errors import BadFormat
 from photoz.evaluate.chain import Chain
-from photoz.evaluate.metrics import Floats, scaled_residual
+from photoz.evaluate.metrics import Floats
 from photoz.evaluate.pdf_metrics import PdfScores
+from photoz.metrics import scaled_residual
+from photoz.tables.predictions import about_predictions, bin_edges
 
 EXPECTED = ("object_id", "ra", "dec", "z_phot")
 _UNUSED = ("z_mean", "z_mode", "z_lo95", "z_hi95")  # once what they hold is scored
@@ -114,7 +114,7 @@ def _read_shard(predictions: Artifact, name: str) -> Sample:
         if {low, high} <= set(galaxies.columns):
             inside = galaxies["z_spec"].between(galaxies[low], galaxies[high]).astype(float)
             galaxies[f"in_{share}"] = inside.where(known & galaxies[low].notna())
-    about = _about(table.schema)
+    about = about_predictions(table.schema)
     flags = about.get("flags", {})
     galaxies = galaxies.drop(columns=list(_UNUSED), errors="ignore")
     if "pdf" not in table.column_names or table["pdf"].null_count == len(table):
@@ -132,26 +132,6 @@ def _with_pdf_scores(galaxies: pd.DataFrame, edges: Floats, mass_nk: Floats) -> 
         values[rows] = getattr(scores, column)
         galaxies[column] = values
     return Sample(galaxies, edges, mass_nk[usable].sum(axis=0))
-
-
-def _about(schema: pa.Schema) -> dict[str, Any]:
-    """What a predictions file says of itself."""
-    try:
-        about = json.loads((schema.metadata or {}).get(b"photoz", b"{}"))
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
-def bin_edges(about: Mapping[str, Any], where: str) -> Floats:
-    """Redshift bin edges `(e,)` of the PDFs, from the file's metadata. Raises BadFormat if they are not there."""
-    try:
-        edges = np.asarray(about["pdf_edges"], float)
-    except (KeyError, TypeError, ValueError):
-        raise BadFormat(f"{where}: its PDFs come without bin edges (metadata photoz.pdf_edges)") from None
-    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        raise BadFormat(f"{where}: the PDFs' bin edges do not ascend")
-    return edges
 
 
 def _masses(column: pa.ChunkedArray) -> Floats:

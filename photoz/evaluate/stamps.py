@@ -14,6 +14,7 @@ from PIL import Image
 from photoz.bands import RGB
 from photoz.data.layout import ImageFormat, context_of
 from photoz.data.shard_set import ShardBatch, ShardSet
+from photoz.metrics import SIGMA_OF_MAD
 from photoz.runtime import check_stop
 
 _APERTURES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # half widths, as shares of the stamp
@@ -59,7 +60,7 @@ def _middle(size: int, share: float) -> slice:
 def _noise(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Robust scatter of each image and channel, `(b, c, 1, 1)`; the plain one where that is 0, and 1 where both are."""
     flat = np.nan_to_num(values).reshape(*values.shape[:2], -1)
-    scatter = 1.4826 * np.median(np.abs(flat - np.median(flat, axis=2, keepdims=True)), axis=2)
+    scatter = SIGMA_OF_MAD * np.median(np.abs(flat - np.median(flat, axis=2, keepdims=True)), axis=2)
     scatter = np.where(scatter > 0, scatter, flat.std(axis=2, dtype=np.float64))
     return np.where(scatter > 0, scatter, 1.0).astype(np.float32)[:, :, None, None]
 

@@ -21,7 +21,7 @@ from photoz.data.batches import on_device, to_device
 from photoz.data.layout import context_of
 from photoz.data.workers import Workers
 from photoz.errors import BadInput
-from photoz.infer.rows import Answers, Flag, as_parquet, prediction_table
+from photoz.infer.rows import Answers, prediction_table
 from photoz.infer.settings import RECIPE, InferSettings
 from photoz.model.devices import choose_device, describe_device, keep_freed_memory
 from photoz.model.network import Batch
@@ -30,6 +30,7 @@ from photoz.model.redshift_model import RedshiftModel, run_network
 from photoz.model.registry import ImageShape
 from photoz.model.saved import load_model
 from photoz.ordered import in_order
+from photoz.tables.predictions import Flag, encode_predictions
 
 log = logging.getLogger("photoz.infer")
 
@@ -109,7 +110,7 @@ class _Predictions:
         rows = prediction_table(index, self._answers(name, index), self.trained.bins, self.model_sha256)
         if rows["object_id"].to_pylist() != index["object_id"].to_pylist():
             raise AssertionError(f"{name}: rows are not its galaxies in their order")
-        entry = self.draft.put(f"{name}.parquet", as_parquet(rows), rows=len(rows))
+        entry = self.draft.put(f"{name}.parquet", encode_predictions(rows), rows=len(rows))
         flags = rows["flags"].to_numpy()
         counts = {flag.name.lower(): int(((flags & flag) > 0).sum()) for flag in Flag if flag.name}
         self.draft.finish_piece(name, [entry], {"galaxies": len(rows), "flagged": int((flags > 0).sum()), **counts})

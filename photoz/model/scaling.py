@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photoz.errors import BadFormat, BadInput
+from photoz.metrics import SIGMA_OF_MAD
 
 LEVELS = 255.0  # of uint8 images
 STRETCH_SOFTENING = 3.0  # in units of the pixel noise: the stretch is linear below, logarithmic above
@@ -83,7 +84,7 @@ def _measured(pixels: NDArray[np.generic], channel: int) -> tuple[float, float, 
     if pixels.dtype != np.uint8:
         # The faint half of the pixels is mostly sky; galaxies would widen a scatter taken over all of them.
         sky = float(np.median(values))
-        noise = 1.4826 * float(np.median(sky - values[values <= sky]))
+        noise = SIGMA_OF_MAD * float(np.median(sky - values[values <= sky]))
         spread, largest = float(values.std()), float(np.abs(values).max())
         if spread <= _FLAT * largest:
             raise _flat(where, values)

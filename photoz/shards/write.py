@@ -1,6 +1,5 @@
 """One shard: its tar, its index, and its list of galaxies without an image."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,9 +7,9 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from photoz.artifacts import Draft
+from photoz.artifacts.parquet import parquet_bytes
 from photoz.data.layout import MEMBER_COLUMNS, ImageFormat, index_name, tar_name
 from photoz.errors import PhotozError
 from photoz.images.picture import NoCutout
@@ -98,10 +97,8 @@ class ShardWriter:
 
 
 def encode(table: pa.Table) -> bytes:
-    """A table as Parquet; the same rows give the same bytes."""
-    sink = io.BytesIO()
-    pq.write_table(table.combine_chunks(), sink, row_group_size=65_536, compression="zstd", compression_level=3)
-    return sink.getvalue()
+    """An index, or a list of failures, as Parquet."""
+    return parquet_bytes(table, row_group_size=65_536, compression="zstd", compression_level=3)
 
 
 def _rows(galaxies: pa.Table) -> Iterator[dict[str, Any]]:

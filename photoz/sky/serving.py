@@ -20,6 +20,7 @@ from typing import Any
 
 from photoz import runtime
 from photoz.errors import BadInput, TryAgain
+from photoz.retry import TRANSIENT_STATUSES
 from photoz.sky.faults import parse_faults
 from photoz.sky.identity import DEFAULT_GALAXIES, ROW_LIMIT, TIME_LIMIT_S, SkyIdentity
 from photoz.sky.stopping import ignore_stop_signals
@@ -197,7 +198,7 @@ def sky_identity(url: str | None = None) -> dict[str, Any]:
             continue
         if reply.status_code in (401, 403):
             raise BadInput(f"--survey-url {url}: status {reply.status_code}, it refuses to answer; check the address")
-        if reply.status_code < 500 and reply.status_code != 429:
+        if reply.status_code not in TRANSIENT_STATUSES:
             try:
                 content = reply.json()
                 return {key: content[key] for key in ("galaxies", "seed", "version")}

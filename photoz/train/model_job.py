@@ -1,18 +1,17 @@
 """Making a model artifact: read the shards, train, calibrate, publish."""
 
-import io
 import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from photoz import runtime
 from photoz.artifacts import Artifact, Destination, Draft, Outcome
+from photoz.artifacts.parquet import parquet_bytes
 from photoz.data import ShardSet, open_shards
 from photoz.data.batches import fits_on
 from photoz.model.bins import RedshiftBins
@@ -154,21 +153,19 @@ def _publish(task: _Task, problem: Problem, state: State, model: RedshiftModel, 
         "shuffled_labels": settings.shuffle_labels,
         "computed_on": describe_device(problem.device, _threads(problem.world)),
     }
-    files = model_files(model) | {"history.parquet": _parquet(at.history)}
+    files = model_files(model) | {"history.parquet": parquet_bytes(pa.Table.from_pylist(at.history))}
     entries = [draft.put(name, data) for name, data in files.items()]
     # Volatile: the card names the machine's device and driver, which are no part of what makes the model.
     card = write_card(model, shards, counts, val, facts | {"name": task.name, "fingerprint": draft.fingerprint})
     entries.append(draft.put("card.md", card.encode(), volatile=True))
-    entries.append(draft.put("timings.parquet", _parquet(at.timings), rows=len(at.timings), volatile=True))
+    entries.append(
+        draft.put(
+            "timings.parquet", parquet_bytes(pa.Table.from_pylist(at.timings)), rows=len(at.timings), volatile=True
+        )
+    )
     metrics = {name: value for name, value in val.columns().items() if name != "val_loss"}
     about = {"model": model.name, "image": str(model.image), "galaxies": counts, "redshift_bins": model.bins.to_json()}
     simulated = bool(shards.summary.get("simulated"))
     draft.finish_piece(_PIECE, entries, about | facts | {"simulated": simulated, "validation": metrics})
     kept = f"{at.best_epoch} of {model.recipe.epochs}, the least {facts['criterion']}"
     log.info("kept epoch %s: val sigma_mad %.4f, CRPS %.4f", kept, val.sigma_mad, val.crps or float("nan"))
-
-
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
-    file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), file)
-    return file.getvalue()

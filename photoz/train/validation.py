@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from photoz.metrics import bias, outlier_fraction, scaled_residual, sigma_mad
 from photoz.model import pdf as redshift_pdf
 from photoz.model.bins import RedshiftBins
 
@@ -50,13 +51,12 @@ def validate(answer: Floats, bins: RedshiftBins, z_spec_b: Floats, loss: float) 
         crps: float | None = float(redshift_pdf.crps(answer, bins.edges, z_spec_b).mean())
     else:
         z_phot_b, crps = np.clip(answer, bins.low, bins.high), None
-    dz_b = (z_phot_b - z_spec_b) / (1.0 + z_spec_b)
-    middle = float(np.median(dz_b))
+    dz_b = scaled_residual(z_phot_b, z_spec_b)
     return Validation(
         loss=loss,
         mae=float(np.abs(z_phot_b - z_spec_b).mean()),
         crps=crps,
-        bias=float(dz_b.mean()),
-        sigma_mad=float(1.4826 * np.median(np.abs(dz_b - middle))),
-        outliers=float((np.abs(dz_b) > OUTLIER).mean()),
+        bias=float(bias(dz_b)),
+        sigma_mad=float(sigma_mad(dz_b)),
+        outliers=float(outlier_fraction(dz_b, OUTLIER)),
     )

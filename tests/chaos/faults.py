@@ -13,7 +13,7 @@ from pathlib import Path
 import urllib3
 
 from photoz.artifacts import KINDS, Store
-from photoz.patience import Patience
+from photoz.retry import Patience
 from photoz.surveys.sdss import jpeg as cutouts
 from photoz.surveys.sdss import skyserver
 from tests.chaos.bench import SMALL_BATCH, Job, check_and_remove, the_artifact

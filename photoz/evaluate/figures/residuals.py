@@ -5,7 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from photoz.evaluate.figures.style import GREY, INK, RED, density, drawn, new_figure, redshift_axis, says, span
-from photoz.evaluate.metrics import OUTLIER_CUTS, Floats, running, scaled_residual
+from photoz.evaluate.metrics import OUTLIER_CUTS, Floats, running
+from photoz.metrics import scaled_residual
 
 
 @drawn

@@ -1,6 +1,5 @@
 """JPEG cutouts over HTTP (SkyServer's ImgCutout): polite, patient, and only ever whole pictures of sky."""
 
-import random
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ import photoz
 from photoz.errors import BadInput, TryAgain
 from photoz.images.picture import NoCutout
 from photoz.ordered import in_order
-from photoz.patience import retry_after_s
+from photoz.retry import TRANSIENT_STATUSES, Patience, retry_after_s, usual_budget_s
 from photoz.surveys.reach import unreachable, why_unreachable
 from photoz.surveys.sdss.sky_jpeg import check_jpeg
 
@@ -26,7 +25,6 @@ TIMEOUT = urllib3.Timeout(connect=10, read=20)
 REPLY_LIMIT_S = 60.0
 
 # Worth another try: the server or the network may do better in a moment. Nothing else is asked for twice.
-TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 TRANSIENT_ERRORS = (
     http.NewConnectionError,  # refused, unreachable, name not resolved
     http.ConnectTimeoutError,
@@ -40,7 +38,7 @@ SUSPECTS = frozenset({"http_500", "not_an_image", "corrupt"})
 TRIES = 10
 REFUSALS = 50  # galaxies refused in a row before it is the survey's or the address's fault, not theirs
 BLANKS = 1000  # the same for blank sky from the first galaxy on: a few of a field's galaxies may still be inside
-BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
+BACKOFF = Patience(budget_s=0.0, longest_pause_s=5.0)  # the budget is the service's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,8 @@ class CutoutService:
     release: int = 17  # data release, part of the path
     requests_per_s: float | None = None  # politeness limit, over all connections
     connections: int = 8
-    patience_s: float = 120.0  # how long one galaxy may be retried, waits asked for by the server included
+    # How long one galaxy is retried, waits that the server asks for included.
+    patience_s: float = field(default_factory=usual_budget_s)
 
 
 def fetch_cutouts(service: CutoutService, positions_deg: Iterable[tuple[float, float]]) -> Iterator[bytes | NoCutout]:
@@ -156,7 +155,7 @@ class _Client:
                 return NoCutout(failure.reason, failure.detail)
             if failure.wait_s:
                 self._pacer.hold(failure.wait_s)
-            self._pause(random.uniform(0.5, 1) * min(BACKOFF_MAX_S, BACKOFF_S * 2**tries), failure, deadline)
+            self._pause(BACKOFF.pause_s(tries, None), failure, deadline)
 
     def _pause(self, seconds: float, failure: _Transient, deadline: float) -> None:
         """Wait, unless that would go beyond the patience, or all is being given up: TryAgain or BadInput then."""

@@ -12,7 +12,7 @@ from astroquery.sdss import SDSSClass, conf
 import photoz
 from photoz.errors import BadInput, PhotozError, TryAgain
 from photoz.ordered import in_order
-from photoz.patience import Patience, retry_after_s
+from photoz.retry import TRANSIENT_STATUSES, Attempts, Patience, retry_after_s
 from photoz.surveys.reach import unreachable, why_unreachable
 from photoz.surveys.sdss.server import Server
 from photoz.surveys.sdss.sql_reply import RefusedQuery, SlowQuery, TransientReply, parse_reply, refuse_error
@@ -26,7 +26,6 @@ PATIENCE = Patience(budget_s=600.0, first_contact_s=60.0, longest_pause_s=60.0, 
 COUNT_SCHEMA = pa.schema([("n", pa.int64())])
 
 # Worth asking again: the network, or a server that says so. Nothing else is.
-TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 TRANSIENT_ERRORS = (
     requests.exceptions.ConnectionError,  # refused, reset, no name; also a connect timeout
     requests.exceptions.ReadTimeout,
@@ -84,7 +83,7 @@ class SkyServer:
         return self._ask(sql, schema, whole)
 
     def _ask(self, sql: str, schema: pa.Schema, check: Callable[[pa.Table], None]) -> pa.Table:
-        patience, started, attempt = self._patience, self._patience.now(), 0
+        patience, attempts = self._patience, Attempts(self._patience)
         while True:
             self._pace()
             try:
@@ -94,14 +93,13 @@ class SkyServer:
                 check(table)
                 return table
             except (_Busy, TransientReply) as error:
-                attempt += 1
-                pause_s = patience.pause_s(attempt, error.retry_after_s if isinstance(error, _Busy) else None)
-                budget_s = patience.budget_s if self._answered else min(patience.budget_s, patience.first_contact_s)
-                if patience.now() + pause_s - started > budget_s:
+                pause_s = attempts.pause_s(error.retry_after_s if isinstance(error, _Busy) else None, self._answered)
+                if pause_s is None:
                     if isinstance(error, _Busy) and error.unreachable and not self._answered:
-                        raise unreachable(self.server.base_url, error.unreachable, patience.now() - started) from None
+                        raise unreachable(self.server.base_url, error.unreachable, attempts.seconds) from None
                     raise TryAgain(
-                        f"{self.server.base_url}: {error}; asked {attempt} times in {patience.now() - started:.0f} s: "
+                        f"{self.server.base_url}: {error}; "
+                        f"asked {attempts.failures} times in {attempts.seconds:.0f} s: "
                         "check the network, or run the same command again later; finished pages are kept"
                     ) from None
                 log.warning("%s: %s; asking again in %.1f s", self.server.base_url, error, pause_s)
