@@ -94,3 +94,29 @@ def test_keys_are_unique_file_names(object_ids: list[str]) -> None:
 def test_keys_of_ids_that_differ_only_in_odd_characters_stay_apart() -> None:
     one, two, plain = keys_of(["a b", "a/b", "c"])
     assert one != two and one.startswith("a_b-") and plain == "c"
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 50))
+def test_a_tile_is_never_cut_and_shards_are_of_nearly_equal_size(galaxies: int, tiles: int, most: int) -> None:
+    splits: list[str | None] = ["train"] * galaxies
+    tile = [f"tile-{(7 * row) % tiles}" for row in range(galaxies)]
+
+    def tiles_of(batch: pa.Table) -> list[str]:
+        return [tile[int(name.removeprefix("sdss-dr17/"))] for name in batch["object_id"].to_pylist()]
+
+    plan = plan_shards(lambda: [table(splits)], most, tiles_of)
+    assert sorted(np.concatenate([shard.rows for shard in plan])) == list(range(galaxies))
+    assert [shard.name for shard in plan] == [f"train-{number:06d}" for number in range(len(plan))]
+    of_shard = [{tile[row] for row in shard.rows} for shard in plan]
+    assert sum(map(len, of_shard)) == len(set(tile))  # none is in two
+    assert max(len(shard.rows) for shard in plan) <= most + max(Counter(tile).values()) - 1
+    # Within a shard galaxies of all its tiles are mixed, as by their ids alone.
+    alone = {row: place for place, row in enumerate(plan_shards(lambda: [table(splits)], galaxies)[0].rows)}
+    assert all(np.all(np.diff([alone[row] for row in shard.rows]) > 0) for shard in plan)
+
+
+def test_galaxies_without_tiles_are_planned_as_tiles_of_one_galaxy() -> None:
+    splits: list[str | None] = ["train", "val"] * 50
+    plain = plan_shards(lambda: [table(splits)], 7)
+    each_its_own = plan_shards(lambda: [table(splits)], 7, lambda batch: batch["object_id"].to_pylist())
+    assert all(np.array_equal(one.rows, other.rows) for one, other in zip(plain, each_its_own, strict=True))

@@ -26,18 +26,25 @@ class PlannedShard:
     rows: NDArray[np.int64]
 
 
-def plan_shards(batches: Callable[[], Iterable[pa.Table]], samples_per_shard: int) -> list[PlannedShard]:
+def plan_shards(
+    batches: Callable[[], Iterable[pa.Table]],
+    samples_per_shard: int,
+    tiles: Callable[[pa.Table], list[str]] | None = None,
+) -> list[PlannedShard]:
     """Cut each split into shards of (nearly) equal size, at most `samples_per_shard`, each a random sample of it.
 
-    `batches` starts a pass over the catalogue's `object_id` and `split`. Order is by a hash of object_id, so it does
-    not depend on the catalogue's. Raises BadInput for an id that comes twice, or a split that can't be part of a file
-    name.
+    `batches` starts a pass over the catalogue's `object_id`, `split` and what `tiles` reads. Order is by a hash of
+    object_id, so it does not depend on the catalogue's. `tiles` names the file that each galaxy is cut from: all of a
+    tile's galaxies go to one shard, which may then hold a tile's worth more; tiles go to shards by a hash of theirs.
+    Raises BadInput for an id that comes twice, or a split that can't be part of a file name.
     """
     codes: dict[str, int] = {}
     # Numbers only: the ids of millions of galaxies would take gigabytes.
     hashes, splits = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int32)]
+    tile_hashes = [np.empty(0, np.uint64)]
     for batch in batches():
         hashes.append(_hashes(batch["object_id"].to_pylist()))
+        tile_hashes.append(_hashes(tiles(batch))[:, 0] if tiles else hashes[-1][:, 0])
         names = [split or ALL for split in batch["split"].to_pylist()]
         splits.append(np.array([codes.setdefault(name, len(codes)) for name in names], np.int32))
     order = _shuffled(np.concatenate(hashes), batches)
@@ -47,9 +54,20 @@ def plan_shards(batches: Callable[[], Iterable[pa.Table]], samples_per_shard: in
         if not _SPLIT.fullmatch(split):
             raise BadInput(f"split {split!r}: expected up to 32 of a-z, 0-9 and '_', such as train, val, test")
         rows = order[split_of_row == codes[split]]
-        shards = -(-len(rows) // samples_per_shard)
-        plan += [PlannedShard(shard_name(split, i), part) for i, part in enumerate(np.array_split(rows, shards))]
+        parts = _by_tile(rows, np.concatenate(tile_hashes)[rows], -(-len(rows) // samples_per_shard))
+        plan += [PlannedShard(shard_name(split, number), part) for number, part in enumerate(parts)]
     return plan
+
+
+def _by_tile(rows: NDArray[np.int64], tile_hashes: NDArray[np.uint64], shards: int) -> list[NDArray[np.int64]]:
+    """Rows of each shard, in the order in which they came; a tile is in the shard in which its first row falls."""
+    sizes = [len(part) for part in np.array_split(rows, shards)]
+    by_tile = np.argsort(tile_hashes, kind="stable")
+    ordered = tile_hashes[by_tile]
+    first_of_tile = np.searchsorted(ordered, ordered)
+    shard = np.empty(len(rows), np.int64)
+    shard[by_tile] = np.searchsorted(np.cumsum(sizes), first_of_tile, side="right")
+    return [part for part in (rows[shard == number] for number in range(shards)) if len(part)]
 
 
 def _hashes(object_ids: list[str]) -> NDArray[np.uint64]:
