@@ -39,10 +39,11 @@ class Locations:
 
     def __getitem__(self, chosen: Indices | slice) -> "Locations":
         """Those of some images, with no other shards' paths and names."""
-        shards, shard_s = np.unique(self.shard_s[chosen], return_inverse=True)
+        numbers, shard_s = np.unique(self.shard_s[chosen], return_inverse=True)
+        shards = numbers.tolist()
         return Locations(
-            tuple(self.paths[shard] for shard in shards),
-            tuple(self.names[shard] for shard in shards),
+            tuple([self.paths[shard] for shard in shards]),
+            tuple([self.names[shard] for shard in shards]),
             shard_s,
             self.offset_s[chosen],
             self.length_s[chosen],
