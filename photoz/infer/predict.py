@@ -125,24 +125,25 @@ class _Predictions:
         network = trained.network
         context_bk = to_device(context_of(index, network.context), self.device)
         turns = orientations_of(image.height, image.width) if self.settings.tta else (0,)
-        blank: list[torch.Tensor] = []
-
-        def looked_at() -> Iterator[Batch]:
-            start = 0
-            for images_bchw in self._batches(name):
-                blank.append(are_blank(images_bchw))
-                yield Batch.of(images_bchw, context_bk[start : start + len(images_bchw)])
-                start += len(images_bchw)
-
-        found = run_network(network, looked_at(), turns, self.batches_at_once)
+        blank_b = torch.empty(len(index), dtype=torch.bool, device=self.device)
+        found = run_network(network, self._batches(name, context_bk, blank_b), turns, self.batches_at_once)
         scores_b = trained.familiarity.score(found.features_bf)
         lacks_context_b = np.asarray(np.isnan(context_of(index, network.used_context)).any(axis=1))
         pdf_bz = trained.pdf(found.answer)
         # The answer by itself, too: to make a PDF an infinite redshift is clipped to the bins.
         check_finite({"answer": found.answer, "PDF": pdf_bz, "ood_score": scores_b.astype(np.float32)}, index, name)
-        return Answers(pdf_bz, scores_b, torch.cat(blank).cpu().numpy(), lacks_context_b)
+        return Answers(pdf_bz, scores_b, blank_b.cpu().numpy(), lacks_context_b)
 
-    def _batches(self, name: str) -> Iterator[torch.Tensor]:
+    def _batches(self, name: str, context_bk: torch.Tensor, blank_b: torch.Tensor) -> Iterator[Batch]:
+        """A shard's batches, and into `blank_b` which of its images show nothing."""
+        start = 0
+        for images_bchw in self._images(name):
+            rows = slice(start, start + len(images_bchw))
+            blank_b[rows] = are_blank(images_bchw)
+            yield Batch.of(images_bchw, context_bk[rows])
+            start = rows.stop
+
+    def _images(self, name: str) -> Iterator[torch.Tensor]:
         """A shard's images on the device. A stop is obeyed between batches: on CPUs a shard may take a minute."""
         size = self.settings.images_a_batch(self.device.type, math.prod(self.source.image.shape))
         images_bchw = self.source.images(name, self.workers)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from photoz.errors import BadInput
 from photoz.settings import setting
+from photoz.surveys import surveys
 
 SIZES = range(8, 4097)
 
@@ -50,8 +51,16 @@ class ShardSettings:
             raise BadInput(f"--samples-per-shard {self.samples_per_shard}: expected at least 1")
         if self.scale is not None and not 0.01 <= self.scale <= 60:
             raise BadInput(f"--scale {self.scale}: expected 0.01 to 60 arcseconds per pixel")
-        if self.size is not None and self.size not in SIZES:  # a survey may serve fewer
-            raise BadInput(f"--size {self.size}: expected {SIZES[0]} to {SIZES[-1]} pixels")
+        if self.size is not None:
+            self._check_size(self.size)
+
+    def _check_size(self, size: int) -> None:
+        """Refuse what no source can have; a survey's own limits are checked once the catalogue names it."""
+        limits = [one.cutout_limits for one in surveys() if one.cutout_limits and self.survey in (None, one.name)]
+        served = [one.sizes_px for one in limits] if self.images == "jpeg" and limits else [SIZES]
+        if not any(size in sizes for sizes in served):
+            low, high = min(sizes[0] for sizes in served), max(sizes[-1] for sizes in served)
+            raise BadInput(f"--size {size}: expected {low} to {high} pixels")
 
     @property
     def hdus(self) -> tuple[str, ...]:
