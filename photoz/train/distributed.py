@@ -20,12 +20,13 @@ from photoz.errors import ExitCode, PhotozError, Preempted, TryAgain
 log = logging.getLogger("photoz.ranks")
 
 SAY_EVERY_S = 60.0
-_LINGER_S = 2.0
 _SHELL_HINT = (
     "; in a shell of `srun --pty` no other rank starts by itself: run `srun --overlap photoz-job train`, "
     "or `env -u SLURM_STEP_NUM_TASKS photoz-job train` to train with one process"
 )
-_WHY = "photoz/why"  # in the ranks' common store: exit code of the first that left by a failure of its own
+_WHY = "photoz/why"  # in the ranks' common store: exit code of a rank that failed by itself
+_KNOWN = "photoz/known"  # there, too: how many ranks have written or read it
+_KNOWN_WITHIN_S = 5.0
 
 
 @contextmanager
@@ -51,18 +52,15 @@ def joined(world: runtime.World, device: torch.device, timeout_s: float) -> Iter
             )
         yield
     except BaseException as error:
-        say_why(error)
+        _say_why(error)
         if not _is_lost_rank(error):
             raise
         # A rank that was asked to stop may find that another one has already gone: a collective fails then.
         runtime.check_stop()
-        failure = _failure_of_another(error)
-        if world.rank == 0:
-            time.sleep(_LINGER_S)  # this process keeps the store in which the other ranks look for the reason
-        raise failure from error
+        raise _failure_of_another(error) from error
     finally:
         if dist.is_initialized():
-            dist.destroy_process_group()
+            _leave(world)
 
 
 @contextmanager
@@ -91,7 +89,7 @@ def _is_lost_rank(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def say_why(error: BaseException) -> None:
+def _say_why(error: BaseException) -> None:
     """Leave the exit code of a failure of this rank for the others, whose collectives are about to fail."""
     if _is_lost_rank(error):
         return
@@ -99,6 +97,7 @@ def say_why(error: BaseException) -> None:
     if dist.is_initialized():
         with suppress(RuntimeError):  # whoever kept the store may be gone
             _common_store().set(_WHY, str(int(code)))
+            _common_store().add(_KNOWN, 1)
 
 
 def _failure_of_another(error: BaseException) -> PhotozError:
@@ -108,10 +107,23 @@ def _failure_of_another(error: BaseException) -> PhotozError:
         # Not after a silence: the host that keeps the store may be the one that is cut off.
         if not silent and dist.is_initialized() and _common_store().check([_WHY]):
             code = ExitCode(int(_common_store().get(_WHY)))
+            _common_store().add(_KNOWN, 1)
             failure = {kind.exit_code: kind for kind in PhotozError.__subclasses__()}.get(code, PhotozError)
             return failure(f"another rank ended with exit code {int(code)}; its own message says why")
     what = "another rank says nothing any more" if silent else "another rank is gone"
     return TryAgain(f"{what} ({reason[:200]}); run the same command to go on from the last checkpoint")
+
+
+def _leave(world: runtime.World) -> None:
+    """Leave the group. After a failure rank 0, which may keep the store, stays until the others know the reason."""
+    store = _common_store()
+    dist.destroy_process_group()  # so that the others' collectives fail
+    until = time.monotonic() + _KNOWN_WITHIN_S
+    with suppress(RuntimeError):
+        while world.rank == 0 and store.check([_WHY]) and store.add(_KNOWN, 0) < world.size:
+            if time.monotonic() > until:
+                return
+            time.sleep(0.02)
 
 
 def _common_store() -> Store:
