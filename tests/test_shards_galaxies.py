@@ -28,12 +28,12 @@ def test_batches_are_the_whole_table_in_its_order(catalog: Artifact) -> None:
     assert pa.concat_tables(parts).equals(catalog.table("catalog.parquet"), check_metadata=True)
 
 
-def test_hands_are_dealt_in_their_own_order_and_no_file_is_left(catalog: Artifact, tmp_path: Path) -> None:
+def test_groups_come_in_their_own_order_and_no_file_is_left(catalog: Artifact, tmp_path: Path) -> None:
     whole, scratch = catalog.table("catalog.parquet"), tmp_path / "scratch"
     scratch.mkdir()
     shuffled = np.random.default_rng(0).permutation(COUNT)
-    hands = [shuffled[:1], shuffled[1:400], shuffled[400:650], shuffled[700:]]  # the rest is another slice's
-    for rows, found in zip(hands, Galaxies.of(catalog).dealt(hands, scratch), strict=True):
+    groups = [shuffled[:1], shuffled[1:400], shuffled[400:650], shuffled[700:]]  # the rest is another slice's
+    for rows, found in zip(groups, Galaxies.of(catalog).groups(groups, scratch), strict=True):
         assert found.equals(whole.take(pa.array(rows)), check_metadata=True)
     assert not list(scratch.iterdir())
 

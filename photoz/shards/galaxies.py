@@ -45,14 +45,14 @@ class Galaxies:
             start += batch.num_rows
         return pa.concat_tables(found)
 
-    def dealt(self, hands: Sequence[Rows], folder: Path) -> Iterator[pa.Table]:
-        """The rows of each hand, in its order. No row is in two hands.
+    def groups(self, rows_of_group: Sequence[Rows], folder: Path) -> Iterator[pa.Table]:
+        """The rows of each group, in its order. No row is in two groups.
 
-        One pass deals the rows out to a file for each hand in `folder`; a file is gone once its hand has been given.
+        One pass writes each group's rows to a file of its own in `folder`; a file is deleted when its group is read.
         """
-        paths = [folder / f"hand-{number}.arrow" for number in range(len(hands))]
-        self._deal(hands, paths)
-        for rows, path in zip(hands, paths, strict=True):
+        paths = [folder / f"group-{number}.arrow" for number in range(len(rows_of_group))]
+        self._write_groups(rows_of_group, paths)
+        for rows, path in zip(rows_of_group, paths, strict=True):
             with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
                 found = stream.read_all()
             path.unlink()
@@ -61,19 +61,19 @@ class Galaxies:
             place[np.argsort(rows)] = np.arange(len(rows))
             yield found.take(pa.array(place))
 
-    def _deal(self, hands: Sequence[Rows], paths: Sequence[Path]) -> None:
-        hand_of_row = np.full(self.count, len(hands), np.int16)
-        for number, rows in enumerate(hands):
-            hand_of_row[rows] = number
+    def _write_groups(self, rows_of_group: Sequence[Rows], paths: Sequence[Path]) -> None:
+        group_of_row = np.full(self.count, len(rows_of_group), np.int16)
+        for number, rows in enumerate(rows_of_group):
+            group_of_row[rows] = number
         with ExitStack() as stack:
             files = [stack.enter_context(pa.ipc.new_stream(str(path), self.schema)) for path in paths]
             start = 0
             for batch in self.batches():
-                hand = hand_of_row[start : start + batch.num_rows]
-                by_hand = batch.take(pa.array(np.argsort(hand, kind="stable"))).combine_chunks()
-                ends = np.searchsorted(np.sort(hand), np.arange(len(hands) + 1))
+                group = group_of_row[start : start + batch.num_rows]
+                by_group = batch.take(pa.array(np.argsort(group, kind="stable"))).combine_chunks()
+                ends = np.searchsorted(np.sort(group), np.arange(len(rows_of_group) + 1))
                 for file, low, high in zip(files, ends[:-1], ends[1:], strict=True):
-                    file.write_table(by_hand.slice(low, high - low))
+                    file.write_table(by_group.slice(low, high - low))
                 start += batch.num_rows
 
 

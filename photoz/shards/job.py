@@ -71,8 +71,8 @@ def _rows_of(galaxies: Galaxies, shards: list[PlannedShard], scratch: Path) -> I
     rows = sum(len(shard.rows) for shard in shards)
     at_once = max(1, len(shards) * max(_ROWS_AT_ONCE, rows // _MOST_FILES) // rows)
     together = [shards[at : at + at_once] for at in range(0, len(shards), at_once)]
-    dealt = galaxies.dealt([np.concatenate([shard.rows for shard in some]) for some in together], scratch)
-    for some, found in zip(together, dealt, strict=True):
+    groups = galaxies.groups([np.concatenate([shard.rows for shard in some]) for some in together], scratch)
+    for some, found in zip(together, groups, strict=True):
         keys = member_keys(found["object_id"].to_pylist(), shared)
         keyed, start = found.append_column("key", pa.array(keys)), 0
         for shard in some:
