@@ -1,5 +1,4 @@
-"""Optical bands by wavelength, and how colour images show them."""
+"""Bands that colour images show."""
 
-OPTICAL = ("u", "g", "r", "i", "z", "y")
 RGB = ("i", "r", "g")
-"""The bands that colour images of the optical sky show as red, green and blue (Lupton et al. 2004)."""
+"""The optical bands that are shown as red, green and blue (Lupton et al. 2004)."""

@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from photoz.regions import Box
+from photoz.surveys.sdss.bands import BANDS, NAMES
 from photoz.surveys.sdss.hashing import mixed_hash, mixed_hash_sql
-from photoz.surveys.sdss.selections import BANDS, SELECTIONS, Cut
+from photoz.surveys.sdss.selections import SELECTIONS, Cut
 from photoz.surveys.sdss.server import Server
 from photoz.surveys.sdss.skyserver import SkyServer
 
-SFD_R_BAND = 2.751  # A_r / E(B-V) behind SDSS's extinction columns (Schlegel, Finkbeiner & Davis 1998)
+R_EXTINCTION = BANDS[NAMES.index("r")].extinction  # A_r / E(B-V)
 MATCH_MARGIN_DEG = 0.005  # a spectrum lies within 2 arcsec of the source whose position counts
 ROUNDING_DEG = 2e-4  # what the cover may lose to the four decimals in its SQL
 
@@ -23,8 +24,8 @@ _PHOTOMETRIC_COLUMNS = {
     "objid": ("p.objID", pa.uint64()),
     "ra": ("p.ra", pa.float64()),
     "dec": ("p.dec", pa.float64()),
-    **{f"mag_{band}": (f"p.dered_{band}", pa.float64()) for band in BANDS},
-    **{f"mag_err_{band}": (f"p.err_{band}", pa.float64()) for band in BANDS},
+    **{f"mag_{band}": (f"p.dered_{band}", pa.float64()) for band in NAMES},
+    **{f"mag_err_{band}": (f"p.err_{band}", pa.float64()) for band in NAMES},
     "extinction_r": ("p.extinction_r", pa.float64()),
     "run": ("p.run", pa.int32()),
     "camcol": ("p.camcol", pa.int32()),
@@ -147,7 +148,7 @@ class SdssQuery:
         estimate = pc.if_else(known, estimate, pa.scalar(None, pa.float64()))
         return (
             rows.set_column(rows.column_names.index("z_phot_survey"), "z_phot_survey", estimate)
-            .append_column("ebv", pc.divide(rows["extinction_r"], SFD_R_BAND))
+            .append_column("ebv", pc.divide(rows["extinction_r"], R_EXTINCTION))
             .append_column("object_id", ids)
             .drop_columns(["extinction_r"])
         )

@@ -5,7 +5,7 @@ Tables: `s` SpecObj (the view of primary spectra), `p` PhotoObj, `x` Photoz.
 
 from dataclasses import dataclass
 
-BANDS = ("u", "g", "r", "i", "z")
+from photoz.surveys.sdss.bands import NAMES
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ PRIMARY_GALAXY = Cut("matched to a primary, extended source", "p.mode = 1 AND p.
 # Missing magnitudes are -9999. Errors that large mean no detection in that band.
 MEASURED = Cut(
     "magnitudes measured in u, g, r, i, z",
-    " AND ".join(f"p.dered_{band} BETWEEN 0 AND 40 AND p.err_{band} BETWEEN 0 AND 10" for band in BANDS),
+    " AND ".join(f"p.dered_{band} BETWEEN 0 AND 40 AND p.err_{band} BETWEEN 0 AND 10" for band in NAMES),
 )
 BRIGHT = Cut("dereddened Petrosian r up to 17.8", "p.petroMag_r - p.extinction_r BETWEEN 0 AND 17.8")
 

@@ -1,8 +1,4 @@
-"""SDSS as a survey: facts, and SkyServer's SQL and JPEG cutouts behind the jobs' protocol.
-
-Extinction is A / E(B-V) behind SDSS's own extinction columns (Schlegel, Finkbeiner & Davis 1998; Stoughton et al. 2002,
-table 22); wavelengths are those of Doi et al. 2010.
-"""
+"""SDSS as a survey: facts, and SkyServer's SQL and JPEG cutouts behind the jobs' protocol."""
 
 from __future__ import annotations
 
@@ -11,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from photoz.bands import RGB
+from photoz.surveys.sdss.bands import BANDS
 from photoz.surveys.sdss.server import Server
 from photoz.surveys.survey import Band, CatalogQuery, Column, CutoutLimits
 
@@ -32,13 +30,7 @@ class Sdss:
     simulated: bool = False
     caveat: str = ""
 
-    bands: ClassVar[tuple[Band, ...]] = (
-        Band("u", 355.1, 5.155),
-        Band("g", 468.6, 3.793),
-        Band("r", 616.6, 2.751),
-        Band("i", 748.0, 2.086),
-        Band("z", 893.2, 1.479),
-    )
+    bands: ClassVar[tuple[Band, ...]] = BANDS
     selections: ClassVar[dict[str, str]] = {
         "mgs": "SDSS Main Galaxy Sample",
         "boss": "LOWZ and CMASS",
@@ -53,7 +45,7 @@ class Sdss:
         "field": Column("int32", "field number within the run"),
     }
     cutout_limits: ClassVar[CutoutLimits] = CutoutLimits(
-        bands=("i", "r", "g"), sizes_px=range(64, 2049), default_px=64, scale_arcsec_per_px=SCALE_ARCSEC_PER_PX
+        bands=RGB, sizes_px=range(64, 2049), default_px=64, scale_arcsec_per_px=SCALE_ARCSEC_PER_PX
     )
 
     def identity(self, url: str | None) -> dict[str, Any]:
