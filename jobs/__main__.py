@@ -13,6 +13,7 @@ from photoz.errors import BadInput
 def main() -> None:
     """Run the command line and leave with its exit code."""
     _open_what_is_closed()
+    runtime.let_threads_sleep()
     # Before the imports below, which take a second or two: a stop signal must not fall into them.
     runtime.install_stop_handlers()
     from jobs.app import app

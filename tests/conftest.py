@@ -10,10 +10,13 @@ import boto3
 import hypothesis
 import pytest
 
+from photoz import runtime
 from photoz.artifacts import Store, open_store
 from tests.docker_engine import Docker, running_docker, why_not
 from tests.images import CPU_IMAGE, CUDA_IMAGE, ROOT, build_cpu, build_seaweedfs
 from tests.seaweedfs import ACCESS_KEY, SECRET_KEY, running_seaweedfs
+
+runtime.let_threads_sleep()  # torch is imported later, by the modules of tests that need it
 
 # A busy machine is no failure: no time limit for one example.
 hypothesis.settings.register_profile("photoz", deadline=None)
