@@ -218,7 +218,7 @@ def scheduler() -> dict[str, str]:
 def let_threads_sleep() -> None:
     """Let OpenMP's threads sleep while they wait for work; call it before torch is imported.
 
-    Otherwise they wait in a loop: on cores that other processes use, too, a training takes up to ten times the CPU time.
+    Otherwise they wait in a loop: on cores that others use, too, a training takes up to ten times the CPU time.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
