@@ -46,7 +46,9 @@ class Undisturbed:
         """The job's command line, on the inputs of the undisturbed run."""
         if job == "run":
             every = {
-                flag: value for flags in SMALL.values() for flag, value in zip(flags[::2], flags[1::2], strict=True)
+                f"--{job}-batch-size" if flag == "--batch-size" else flag: value
+                for job, flags in SMALL.items()
+                for flag, value in zip(flags[::2], flags[1::2], strict=True)
             }
             flags = [word for pair in every.items() for word in pair]
             return job_command("run", *flags, "--survey-url", self.sky, *more)
